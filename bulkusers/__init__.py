@@ -1,0 +1,1 @@
+"""Create and update a school's users in Coursedog from a CSV file."""

@@ -1,0 +1,70 @@
+"""What ends a run, named by consequence.
+
+What happens to one user is a value (`models.Outcome`); what ends the run is one of these::
+
+    BulkUsersError
+    ├── SettingsError        the configuration cannot work; nothing was sent
+    ├── SourceError          the file is refused; nothing was sent
+    ├── StorageError         report or journal cannot be written
+    └── ApiError             the conversation with the API cannot go on
+        ├── AccessError      login, permission or TLS
+        ├── OutageError      the API is down
+        └── TransportError   one request got no answer that can be used
+
+Every message is a sentence for the person at the terminal; `hint` is what to do next.
+None of them carries a token, a password or somebody's data.
+"""
+
+from typing import ClassVar
+
+
+class BulkUsersError(Exception):
+    """The run cannot start or go on; `str()` says why, `hint` what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class SettingsError(BulkUsersError):
+    """A setting is missing, contradictory or unusable."""
+
+    exit_code = 4
+
+
+class SourceError(BulkUsersError):
+    """The file as a whole is refused."""
+
+    exit_code = 3
+
+
+class StorageError(BulkUsersError):
+    """A file that the run depends on cannot be written or read."""
+
+    exit_code = 12
+
+
+class ApiError(BulkUsersError):
+    """The conversation with the API cannot go on."""
+
+    exit_code = 7
+
+
+class AccessError(ApiError):
+    """The API or its certificate does not let us in."""
+
+    exit_code = 4
+
+
+class OutageError(ApiError):
+    """The API is down."""
+
+
+class TransportError(ApiError):
+    """One request got no answer; `sent` tells whether the API may have seen it."""
+
+    def __init__(self, message: str, hint: str = "", *, sent: bool) -> None:
+        super().__init__(message, hint)
+        self.sent = sent

@@ -1,0 +1,118 @@
+"""The values that travel through a run: users in, requests and responses, outcomes out."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+
+class Status(StrEnum):
+    """What became of a row; every row has exactly one."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    SKIPPED = "skipped"
+    REJECTED = "rejected"  # the data must be fixed; not applied
+    FAILED = "failed"  # attempts used up; known not applied
+    UNKNOWN = "unknown"  # may or may not be applied
+    UNPROCESSED = "unprocessed"  # never sent
+
+
+class Existing(StrEnum):
+    """What to do with a user who exists already."""
+
+    MERGE = "merge"  # keep what the file does not say
+    OVERWRITE = "overwrite"  # the file's row becomes the record
+    SKIP = "skip"  # leave alone
+
+
+class Lists(StrEnum):
+    """What merging does to products, roles and secondary departments."""
+
+    ADD = "add"  # nobody loses one
+    REPLACE = "replace"  # the file's list, where its cell is not blank
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One row of the file, checked and cleaned; an empty value means that the cell was blank."""
+
+    row: int  # as a spreadsheet numbers it: the header is row 1
+    email: str  # as written, outer blanks removed
+    first_name: str
+    last_name: str
+    products: tuple[str, ...]
+    roles: tuple[str, ...] = ()
+    department: str = ""
+    secondary_departments: tuple[str, ...] = ()
+    external_id: str = ""
+    status: str = ""  # "active", "inactive" or blank
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row."""
+
+    row: int
+    email: str
+    status: Status
+    code: str = ""  # stable, for scripts: "email-invalid"
+    message: str = ""  # one sentence, no value of any cell in it
+    hint: str = ""  # what to do about it
+    changed: tuple[str, ...] = ()  # names of the columns that an update changed
+    attempts: int = 0  # requests that could have changed something (POST, PUT, DELETE)
+    ms: int = 0  # from the row's first request to its last answer
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request as the protocol means it; `path` is below the base URL and percent-encoded."""
+
+    method: str
+    path: str
+    body: bytes | None = field(default=None, repr=False)  # people's data, or a password
+    authorized: bool = True  # carries the token
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One HTTP answer, whole; what it means is the protocol's business."""
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+Send = Callable[[Request], Awaitable[Response]]
+"""The one seam to the network; raises `errors.TransportError` where no answer came."""
+
+Record = Callable[[Outcome], None]
+"""Takes each outcome as it happens, in no particular order; `list.append` is one."""
+
+
+class Secret:
+    """A token or password that shows itself only when asked to."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value: Final = value
+
+    def reveal(self) -> str:
+        """Return the secret; call it only where it is sent or stored."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "***" if self._value else "(none)"
+
+    __str__ = __repr__

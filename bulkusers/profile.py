@@ -1,0 +1,151 @@
+"""The API profile: every assumption about Coursedog's API, read from `profile.toml`, overridable line by line."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bulkusers.errors import SettingsError
+
+DEFAULTS = Path(__file__).with_name("profile.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a token is got."""
+
+    path: str
+    email: str
+    password: tuple[str, ...]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things are, below the base URL."""
+
+    create: str
+    user: str
+    users: str
+    roles: tuple[str, ...]
+    departments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statuses:
+    """Which HTTP statuses mean what."""
+
+    created: tuple[int, ...]
+    replaced: tuple[int, ...]
+    found: tuple[int, ...]
+    not_found: tuple[int, ...]
+    exists: tuple[int, ...]
+    maybe_exists: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a user's record calls each column."""
+
+    email: str
+    first_name: str
+    last_name: str
+    products: str
+    roles: str
+    department: str
+    secondary_departments: str
+    external_id: str
+    status: str
+    no_mail: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Words that the API expects in certain fields."""
+
+    products: tuple[str, ...]
+    active: str
+    inactive: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Everything that is known or assumed about the API, one table of `profile.toml` each."""
+
+    hosts: Mapping[str, str]
+    login: Login
+    paths: Paths
+    statuses: Statuses
+    fields: Fields
+    values: Values
+
+
+def load_profile(path: Path | None = None) -> Profile:
+    """Return the built-in profile, with the parts that the TOML file at `path` says otherwise.
+
+    Raises:
+        SettingsError: the file cannot be read, or says something that the profile has no place for.
+
+    """
+    tables = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
+    if path is not None:
+        _overlay(tables, path)
+    frozen = {
+        name: {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        for name, table in tables.items()
+    }
+    return Profile(
+        hosts=frozen["hosts"],
+        login=Login(**frozen["login"]),
+        paths=Paths(**frozen["paths"]),
+        statuses=Statuses(**frozen["statuses"]),
+        fields=Fields(**frozen["fields"]),
+        values=Values(**frozen["values"]),
+    )
+
+
+def _overlay(tables: dict[str, dict[str, Any]], path: Path) -> None:
+    try:
+        overrides = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the API profile {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the API profile {path} is not TOML: {error}") from None
+    for name, table in overrides.items():
+        if name not in tables or not isinstance(table, dict):
+            raise _unknown(path, name, tables)
+        for key, value in table.items():
+            where = f"{name}.{key}"
+            if key not in tables[name]:
+                raise _unknown(path, where, {f"{name}.{known}" for known in tables[name]})
+            if not _alike(value, tables[name][key]):
+                raise SettingsError(f"{path}: {where} must look like {tables[name][key]!r}, not {value!r}")
+            if name == "paths":
+                _check_paths(path, where, value)
+            tables[name][key] = value
+
+
+def _unknown(path: Path, name: str, known: Iterable[str]) -> SettingsError:
+    return SettingsError(f"{path}: the API profile has no {name}", hint=f"it has {', '.join(sorted(known))}")
+
+
+def _alike(value: object, default: object) -> bool:
+    """Tell whether an override has the type of what it replaces; lists hold at least one of the same kind."""
+    if isinstance(default, list):
+        return isinstance(value, list) and bool(value) and all(_alike(item, default[0]) for item in value)
+    return type(value) is type(default) and value != ""
+
+
+def _check_paths(path: Path, where: str, value: str | list[str]) -> None:
+    for template in [value] if isinstance(value, str) else value:
+        try:
+            filled = template.format(school="s", email="e")
+        except (KeyError, IndexError, ValueError):
+            filled = ""
+        if not filled.startswith("/") or {".", ".."} & set(filled.split("/")):
+            raise SettingsError(
+                f"{path}: {where} is no path below the base URL: {template!r}",
+                hint="it starts with / and may hold {school} and {email}",
+            )
