@@ -20,9 +20,7 @@ COLUMNS: Final = (
     Column("first_name", "First Name", required=True, synonyms=("given name", "forename", "first", "fname")),
     Column("last_name", "Last Name", required=True, synonyms=("family name", "surname", "last", "lname")),
     Column("email", "Email", required=True, synonyms=("email address", "mail", "user email")),
-    Column(
-        "products", "Products", required=True, several=True, synonyms=("product", "product keys", "product access")
-    ),
+    Column("products", "Products", required=True, several=True, synonyms=("product", "product keys", "product access")),
     Column(
         "external_id",
         "External ID",
