@@ -92,18 +92,18 @@ def load_profile(path: Path | None = None) -> Profile:
     tables = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
     if path is not None:
         _overlay(tables, path)
-    frozen = {
-        name: {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-        for name, table in tables.items()
-    }
     return Profile(
-        hosts=frozen["hosts"],
-        login=Login(**frozen["login"]),
-        paths=Paths(**frozen["paths"]),
-        statuses=Statuses(**frozen["statuses"]),
-        fields=Fields(**frozen["fields"]),
-        values=Values(**frozen["values"]),
+        hosts=tables["hosts"],
+        login=Login(**_frozen(tables["login"])),
+        paths=Paths(**_frozen(tables["paths"])),
+        statuses=Statuses(**_frozen(tables["statuses"])),
+        fields=Fields(**_frozen(tables["fields"])),
+        values=Values(**_frozen(tables["values"])),
     )
+
+
+def _frozen(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 def _overlay(tables: dict[str, dict[str, Any]], path: Path) -> None:
