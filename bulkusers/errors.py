@@ -6,6 +6,8 @@ What happens to one user is a value (`models.Outcome`); what ends the run is one
     ├── SettingsError        the configuration cannot work; nothing was sent
     ├── SourceError          the file is refused; nothing was sent
     ├── StorageError         report or journal cannot be written
+    ├── CapError             too much would go wrong; stopped for safety
+    ├── Interrupted          a person or the system asked to stop
     └── ApiError             the conversation with the API cannot go on
         ├── AccessError      login, permission or TLS
         ├── OutageError      the API is down
@@ -15,13 +17,11 @@ Every message is a sentence for the person at the terminal; `hint` is what to do
 None of them carries a token, a password or somebody's data.
 """
 
-from typing import ClassVar
-
 
 class BulkUsersError(Exception):
     """The run cannot start or go on; `str()` says why, `hint` what to do next."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -44,6 +44,20 @@ class StorageError(BulkUsersError):
     """A file that the run depends on cannot be written or read."""
 
     exit_code = 12
+
+
+class CapError(BulkUsersError):
+    """A safety cap refused to go on."""
+
+    exit_code = 8
+
+
+class Interrupted(BulkUsersError):  # noqa: N818 - being asked to stop is no error
+    """A signal asked to stop; exit codes follow the shell's custom of 128 + its number."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(f"stopped by {name}", hint="what was not sent yet is listed as unprocessed")
+        self.exit_code = 128 + number
 
 
 class ApiError(BulkUsersError):

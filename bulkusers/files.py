@@ -1,8 +1,10 @@
 """Files that only their owner can read, and that are either whole or not there."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,42 @@ def open_private(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "w+b")
 
 
+def check_place(path: Path) -> None:
+    """Find out now whether `path` can be written later.
+
+    Raises:
+        StorageError: it is a symlink or a folder, or its folder is missing or cannot be written.
+
+    """
+    if path.is_symlink() or path.is_dir():
+        raise StorageError(f"{path} is no ordinary file", hint="name another one with --report")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write into the folder of {path}: {error.strerror}", hint="name another one with --report"
+        ) from None
+
+
+def move_aside(path: Path) -> Path | None:
+    """Rename what stands at `path` to a name with its time in it, so that a new file can take its place.
+
+    Raises:
+        StorageError: it cannot be renamed.
+
+    """
+    try:
+        if not path.exists():
+            return None
+        stamp = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+        names = (f"{path.stem}.{stamp}{suffix}{path.suffix}" for suffix in ("", *(f".{n}" for n in range(2, 1000))))
+        aside = next(there for name in names if not (there := path.with_name(name)).exists())
+        path.rename(aside)
+    except OSError as error:
+        raise StorageError(f"cannot move {path} aside: {error.strerror}") from None
+    return aside
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a whole new `path`: beside it first, then renamed into place, or not at all.
@@ -33,10 +71,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.unlink(missing_ok=True)  # left by a process of the same number that was killed
-    file = open_private(beside)
     try:
-        with file:
+        beside.unlink(missing_ok=True)  # left by a process of the same number that was killed
+        with open_private(beside) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

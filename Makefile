@@ -1,0 +1,41 @@
+# Each target is one plain step; what it needs is installed into .venv on the way.
+.PHONY: help install demo test check bench format sandbox clean
+
+help:  ## Show what can be made
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile
+
+install: .venv/installed  ## Install bulkusers and the developers' tools into .venv
+
+.venv/installed: pyproject.toml
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable '.[dev]'
+	touch .venv/installed
+
+demo: .venv/installed  ## Send 300 example users to the sandbox inside the program, and read the report
+	mkdir -p demo
+	.venv/bin/bulkusers template --rows 300 > demo/users.csv
+	.venv/bin/bulkusers run demo/users.csv --env sandbox --no-notify --report demo/results.json
+	.venv/bin/bulkusers report demo/results.json
+
+test: .venv/installed  ## Run the tests, with branch coverage
+	.venv/bin/python -m pytest --numprocesses 2 --cov --cov-report=term
+
+check: .venv/installed  ## Run every check: lint, types, layers, tests
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(MAKE) test
+
+bench: .venv/installed  ## Measure memory
+	.venv/bin/python benchmarks/memory.py
+
+format: .venv/installed  ## Format the code
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+sandbox: .venv/installed  ## Run a stand-in API until Ctrl-C
+	.venv/bin/bulkusers sandbox
+
+clean:  ## Remove what was made
+	rm -rf .venv demo .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,72 @@
+"""What stops a run before its end, and what makes it stop."""
+
+from typing import Final
+
+from bulkusers.errors import AccessError, ApiError, BulkUsersError, CapError, OutageError, TransportError
+from bulkusers.models import Outcome, Request, Response, Send
+from bulkusers.protocol import FORBIDDEN, LOG_IN, NOT_SENT, UNAUTHENTICATED
+
+ALIKE: Final = 10  # first rows refused in the same way: it is not the rows
+
+
+class Brake:
+    """Stops a run: nothing new is sent, what is under way is finished, the rest is `unprocessed`."""
+
+    def __init__(self) -> None:
+        self.reason: BulkUsersError | None = None
+
+    def pull(self, reason: BulkUsersError) -> None:
+        """Stop for `reason`; the first is the cause, later ones are its echoes."""
+        if self.reason is None:
+            self.reason = reason
+
+
+class Suspicion:
+    """Notices outcomes that say more of the run than of their users, and pulls the brake."""
+
+    def __init__(self, brake: Brake) -> None:
+        self._brake = brake
+        self._streak: list[str] = []  # codes since the last that differed, at most ALIKE
+        self._only = True  # no other outcome came before the streak
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Look at one user's outcome; a `models.Record`."""
+        if self._streak and outcome.code != self._streak[-1]:
+            self._streak.clear()
+            self._only = False
+        if len(self._streak) < ALIKE:
+            self._streak.append(outcome.code)
+        length = len(self._streak)
+        if outcome.code == UNAUTHENTICATED:
+            self._brake.pull(AccessError("the API does not accept the token (401)", LOG_IN))
+        elif outcome.code == FORBIDDEN and (self._only or length >= 3):
+            self._brake.pull(
+                AccessError(
+                    "the API does not let this account write users (403)",
+                    "use an account whose role has the permission, and get its token with: bulkusers login",
+                )
+            )
+        elif outcome.code == NOT_SENT and length >= 5:
+            self._brake.pull(OutageError(f"the API cannot be reached: {outcome.message}", "run again when it is back"))
+        elif outcome.code.startswith("refused-") and self._only and length >= ALIKE:
+            self._brake.pull(
+                CapError(
+                    f"the first {ALIKE} rows were all refused alike: {outcome.message}",
+                    "is the school's id right, and the paths in the API profile?",
+                )
+            )
+
+
+def braking(send: Send, brake: Brake) -> Send:
+    """Return a `Send` that stops the run where the API cannot be spoken to at all, such as for its certificate."""
+
+    async def send_or_stop(request: Request) -> Response:
+        try:
+            return await send(request)
+        except TransportError:
+            raise
+        except ApiError as error:
+            brake.pull(error)
+            raise TransportError(str(error), error.hint, sent=False) from None
+
+    return send_or_stop

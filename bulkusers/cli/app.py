@@ -1,0 +1,52 @@
+"""The command line: its commands, and how every one of them ends."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bulkusers import __version__
+from bulkusers.cli.check import check
+from bulkusers.cli.login import login
+from bulkusers.cli.report import report
+from bulkusers.cli.run import run
+from bulkusers.cli.sandbox import sandbox
+from bulkusers.cli.screen import Screen, write
+from bulkusers.cli.template import template
+from bulkusers.errors import BulkUsersError
+
+app = typer.Typer(
+    name="bulkusers",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they would print local variables, and with them people's data
+    rich_markup_mode=None,  # plain help reads everywhere, and starts faster
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for command in (run, report, check, template, login, sandbox):
+    app.command()(command)
+
+
+def main() -> int:
+    """Run the command line; return its exit code."""
+    try:
+        app()
+    except BulkUsersError as error:
+        Screen.of_the_moment().fail(str(error), error.hint)
+        return error.exit_code
+    return 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        write(sys.stdout, f"bulkusers {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Create and update a school's users in Coursedog from a CSV file."""

@@ -1,0 +1,128 @@
+"""Where settings come from: option > environment > coursedog.properties > default."""
+
+import configparser
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from bulkusers.cli.screen import Screen
+from bulkusers.errors import SettingsError
+from bulkusers.files import replacing
+from bulkusers.models import Secret
+from bulkusers.profile import Profile
+
+PROPERTIES: Final = Path("coursedog.properties")
+KEYS: Final = ("env", "base_url", "school", "email", "token")
+PLACEHOLDER: Final = "addme"  # what the vendor's example file has for a token
+SANDBOX: Final = "sandbox"
+
+
+def load_properties(path: Path | None) -> dict[str, str]:
+    """Return what the properties file says: `key = value` lines, with or without a section header.
+
+    Raises:
+        SettingsError: the file was named and is not there, or it cannot be read.
+
+    """
+    try:
+        text = (path or PROPERTIES).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        if path is None:
+            return {}
+        raise SettingsError(f"there is no {path}", hint="bulkusers login writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path or PROPERTIES}: {getattr(error, 'strerror', error)}") from None
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False, allow_no_value=True)
+    try:
+        parser.read_string(f"[{configparser.DEFAULTSECT}]\n{text}")
+    except configparser.Error:
+        # the parser's own words would repeat the line, and that may be the token's
+        raise SettingsError(f"{path or PROPERTIES} is not made of `key = value` lines") from None
+    sections: list[Mapping[str, str | None]] = [parser.defaults(), *(parser[name] for name in parser.sections())]
+    found = {key.replace("-", "_"): value for section in sections for key, value in section.items() if value}
+    return {key: found[key] for key in KEYS if key in found}
+
+
+def read_properties(path: Path | None, screen: Screen) -> dict[str, str]:
+    """Return what the properties file says, and warn where others can read a token in it."""
+    file = path or PROPERTIES
+    said = load_properties(path)
+    if "token" in said and is_open_to_others(file):
+        screen.warn(f"{file} holds a token, and others can read it: chmod 600 {file}")
+    screen.detail(f"{file} says: {', '.join(said) or 'nothing'}")
+    return said
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Tell whether someone besides the owner may read the file."""
+    return path.exists() and bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+
+def save_properties(path: Path, values: Mapping[str, str]) -> None:
+    """Put values into the properties file, mode 0600; other lines stay as they are, an empty value takes its line out.
+
+    Raises:
+        StorageError: it cannot be written.
+
+    """
+    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
+    kept = [line for line in lines if line.partition("=")[0].strip().lower().replace("-", "_") not in values]
+    kept += [f"{key} = {value}" for key, value in values.items() if value]
+    with replacing(path) as file:
+        file.write("".join(f"{line}\n" for line in kept).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to send; an empty `base_url` means the sandbox inside this process."""
+
+    environment: str
+    base_url: str
+    school: str
+    configured: bool  # somebody said so; it is not the default
+
+
+def find_target(
+    env: str | None, base_url: str | None, school: str | None, properties: Mapping[str, str], profile: Profile
+) -> Target:
+    """Decide where to send: what options and environment say goes before what the properties file says.
+
+    Raises:
+        SettingsError: there is no such environment.
+
+    """
+    if not env and not base_url:
+        env, base_url = properties.get("env"), properties.get("base_url")
+    school = school or properties.get("school", "")
+    if base_url:
+        return Target(env or "custom", base_url, school, configured=True)
+    if env and env != SANDBOX:
+        if env not in profile.hosts:
+            raise SettingsError(f"there is no environment {env!r}", hint="it is production, staging or sandbox")
+        return Target(env, profile.hosts[env], school, configured=True)
+    return Target(SANDBOX, "", school, configured=bool(env))
+
+
+def find_token(properties: Mapping[str, str]) -> Secret:
+    """Return the token of the environment or the properties file; the vendor's placeholder is none."""
+    token = os.environ.get("BULKUSERS_TOKEN") or properties.get("token", "")
+    return Secret("" if token == PLACEHOLDER else token.strip())
+
+
+def find_password() -> Secret:
+    """Return the password of the environment; no file and no option may hold it."""
+    return Secret(os.environ.get("BULKUSERS_PASSWORD", ""))
+
+
+def find_proxy(base_url: str) -> str:
+    """Return the proxy that the usual environment variables name for this URL, if any."""
+    parts = urlsplit(base_url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return ""
+    proxy = getproxies().get(parts.scheme, "")
+    return proxy if "://" in proxy or not proxy else f"http://{proxy}"

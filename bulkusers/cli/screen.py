@@ -1,0 +1,156 @@
+"""What people and logs see while a command works: notes and progress on stderr, results on stdout."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import ClassVar, Final, TextIO
+
+import orjson
+
+from bulkusers.cli.options import LogFormat
+from bulkusers.cli.summary import duration
+from bulkusers.models import Status
+from bulkusers.source import Facts
+from bulkusers.tally import Tally
+
+TICK: Final = 0.2  # seconds between two pictures of the live line
+FIRST_LINE: Final = 10.0  # seconds until the first plain line of progress; each next one waits twice as long
+LAST_WAIT: Final = 600.0  # seconds between plain lines at most
+
+
+class Screen:
+    """Writes for a person or, as JSON lines, for a log collector; goes on in silence where nobody can read."""
+
+    _latest: ClassVar["Screen | None"] = None
+
+    def __init__(self, log_format: LogFormat = LogFormat.TEXT, *, quiet: bool = False, verbose: bool = False) -> None:
+        Screen._latest = self
+        self._json = log_format is LogFormat.JSON
+        self._quiet = quiet
+        self._verbose = verbose
+
+    @classmethod
+    def of_the_moment(cls) -> "Screen":
+        """Return the screen that the command set up, or a plain one if it did not come so far."""
+        return cls._latest or cls()
+
+    @property
+    def is_interactive(self) -> bool:
+        """Tell whether somebody is there to answer a question."""
+        return not self._quiet and not self._json and _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+
+    def note(self, message: str) -> None:
+        """Say something that is good to know."""
+        if not self._quiet:
+            self._log("info", message)
+
+    def detail(self, message: str) -> None:
+        """Say something that helps to find a fault."""
+        if self._verbose:
+            self._log("debug", message)
+
+    def warn(self, message: str) -> None:
+        """Say something that may be a mistake, even where it is quiet."""
+        self._log("warning", message)
+
+    def fail(self, message: str, hint: str = "") -> None:
+        """Say why a command ends, and what to do next."""
+        self._log("error", message)
+        if hint:
+            self._log("hint" if not self._json else "error", hint)
+
+    def _log(self, level: str, message: str, **more: object) -> None:
+        if self._json:
+            stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+            write(sys.stderr, orjson.dumps({"time": stamp, "level": level, "message": message, **more}).decode())
+        else:
+            words = {"warning": "warning: ", "error": "error: ", "hint": "  → "}
+            write(sys.stderr, words.get(level, "") + message)
+
+    def result(self, lines: Iterable[str], code: int, **facts: object) -> None:
+        """Write what a command was asked for; where it is quiet, only if it is not all well."""
+        if self._json:
+            self._log("error" if code else "info", "finished", exit_code=code, **facts)
+        elif code or not self._quiet:
+            for line in lines:
+                write(sys.stdout, line)
+
+    @asynccontextmanager
+    async def progress(self, tally: Tally) -> AsyncIterator[None]:
+        """Show how far a run is: a live line on a terminal, else lines at growing intervals."""
+        if self._quiet:
+            yield
+            return
+        live = not self._json and _is_terminal(sys.stderr)
+        ticker = asyncio.create_task(self._show_live(tally) if live else self._show_lines(tally))
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticker
+
+    async def _show_lines(self, tally: Tally) -> None:
+        began, wait = time.monotonic(), FIRST_LINE
+        while True:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LAST_WAIT)
+            self._log("info", describe(tally, time.monotonic() - began), counts=tally.counts)
+
+    async def _show_live(self, tally: Tally) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        began = time.monotonic()
+
+        def picture() -> Text:
+            return Text(describe(tally, time.monotonic() - began), no_wrap=True, overflow="ellipsis")
+
+        # transient: the summary that follows says it all
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+            while True:
+                live.update(picture(), refresh=True)
+                await asyncio.sleep(TICK)
+
+
+def note_facts(facts: Facts, screen: Screen) -> None:
+    """Say what the first reading found that a person may not expect."""
+    if facts.ignored:
+        screen.note(f"Columns that are not used: {', '.join(facts.ignored)}")
+    for notice in facts.notices:
+        rows = ", ".join(str(row) for row in notice.rows)
+        screen.warn(f"{notice.message} (rows {rows}{', …' if notice.count > len(notice.rows) else ''})")
+
+
+def describe(tally: Tally, seconds: float) -> str:
+    """Return one line of at most 80 columns: done/total, rate, what became of the rows, time to go."""
+    done, counts = tally.done, tally.counts
+    rate = done / seconds if seconds else 0.0
+    parts = [f"{done:,}/{counts['rows']:,}", f"{rate:,.0f}/s"]
+    parts += [f"{status} {counts[status]:,}" for status in (Status.CREATED, Status.UPDATED)]
+    failed = counts[Status.FAILED] + counts[Status.UNKNOWN] + counts[Status.REJECTED]
+    parts.append(f"failed {failed:,}")
+    if rate and seconds > 1:
+        parts.append(f"ETA {duration((counts['rows'] - done) / rate)}")
+    return "  ".join(parts)
+
+
+def write(stream: TextIO | None, line: str) -> None:
+    """Write a line whatever the terminal can show; a reader who has gone is no reason to stop."""
+    if stream is None:
+        return
+    with suppress(OSError, ValueError):
+        encoding = stream.encoding or "ascii"
+        stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.flush()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False

@@ -1,0 +1,131 @@
+"""A finished run in words: a summary that fits a screen, and the next command for every kind of problem."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from bulkusers.models import Status
+from bulkusers.report import Report
+from bulkusers.tally import IN_TROUBLE, Problem
+
+WIDTH: Final = 80
+MOST_SHOWN: Final = 6  # kinds of problem on a screen
+MEANING: Final = {
+    Status.CREATED: "",
+    Status.UPDATED: "",
+    Status.UNCHANGED: "nothing to change",
+    Status.SKIPPED: "left out on purpose",
+    Status.REJECTED: "not applied: the data must be fixed",
+    Status.FAILED: "not applied: run again",
+    Status.UNKNOWN: "may or may not be applied: run again",
+    Status.UNPROCESSED: "never sent",
+}
+
+
+def summarize(report: Report) -> Iterator[str]:
+    """Yield the lines that a person needs after a run."""
+    run, counts = report.run, report.counts
+    rows = plural(counts["rows"], "row")
+    yield f"{run['input']['path']}: {rows} to {describe_target(run)} in {duration(run['seconds'])}"
+    if run["stopped"]:
+        yield f"Stopped: {run['stopped']['reason']}"
+    yield ""
+    yield from table_of_counts(counts)
+    yield f"  {report.http['requests']:>9,} requests, {report.http['requests_per_second']:,} per second"
+    yield from list_problems(report.problems)
+    steps = list(next_steps(report))
+    if steps:
+        yield ""
+        yield "Next:"
+    for why, command in steps:
+        yield f"  {why}:" if command else f"  {why}"
+        if command:
+            yield f"    {command}"
+    yield ""
+    yield f"Report: {report.path}"
+
+
+def table_of_counts(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for each status that has rows."""
+    for status, meaning in MEANING.items():
+        if counts[status]:
+            yield f"  {counts[status]:>9,} {status:<12}{meaning}".rstrip()
+
+
+def list_problems(problems: Sequence[Problem]) -> Iterator[str]:
+    """Yield the most pressing kinds of problem, each with what to do about it."""
+    pressing = [problem for problem in problems if problem.status in IN_TROUBLE]
+    if not pressing:
+        return
+    yield ""
+    yield "Problems:"
+    for problem in pressing[:MOST_SHOWN]:
+        yield cut(f"  {problem.count:>9,} {problem.message}")
+        yield cut(f"{'':>12}{name_rows(problem)}{f': {problem.hint}' if problem.hint else ''}")
+    if more := len(pressing) - MOST_SHOWN:
+        yield f"{'':>12}and {plural(more, 'more kind')}" if more > 0 else ""
+
+
+def name_rows(problem: Problem) -> str:
+    """Name the first few rows that have a problem."""
+    rows = ", ".join(str(row) for row in problem.rows)
+    if not rows:
+        return ""
+    return f"row{'s' if problem.count > 1 else ''} {rows}{', …' if problem.count > len(problem.rows) else ''}"
+
+
+def next_steps(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what to do next and the command for it, the most pressing first."""
+    run, counts = report.run, report.counts
+    target = target_options(run)
+    if run["stopped"] and run["stopped"]["hint"]:
+        yield run["stopped"]["hint"], ""
+    again = counts[Status.FAILED] + counts[Status.UNKNOWN] + counts[Status.UNPROCESSED]
+    if again and run["input"]["path"] != "-":
+        yield (
+            f"{plural(again, 'row')} to send again; rows that are done stay as they are",
+            f"bulkusers run {shlex.quote(run['input']['path'])}{target}",
+        )
+    if counts[Status.REJECTED]:
+        rejects = shlex.quote(str(report.path.with_suffix(".rejects.csv")))
+        yield (
+            "correct the rejected rows (the columns Error and Hint say what is wrong), then",
+            f"bulkusers run {rejects}{target}",
+        )
+    if sum(counts[status] for status in IN_TROUBLE) > 0:
+        yield "every row in trouble", f"bulkusers report {shlex.quote(str(report.path))} --failed"
+
+
+def target_options(run: Mapping[str, Any]) -> str:
+    """Return the options that send to where a run sent."""
+    environment = run["environment"]
+    if environment == "sandbox":
+        return " --env sandbox"
+    where = f"--base-url {shlex.quote(run['base_url'])}" if environment == "custom" else f"--env {environment}"
+    return f" {where} --school {run['school']}"
+
+
+def describe_target(run: Mapping[str, Any]) -> str:
+    """Name where a run sent, in words."""
+    if run["environment"] == "sandbox":
+        return "a sandbox"
+    return f"{run['environment'] if run['environment'] != 'custom' else run['base_url']} ({run['school']})"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as a person says it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def cut(line: str) -> str:
+    """Shorten a line to the width of a screen."""
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

@@ -1,0 +1,120 @@
+"""The network: the only part that speaks HTTP, and the one place where its errors become ours."""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from bulkusers import __version__
+from bulkusers.errors import AccessError, SettingsError, TransportError
+from bulkusers.models import Request, Response
+from bulkusers.settings import Settings
+
+KEEP_ALIVE: Final = 4.0  # seconds; servers on Node close idle connections after 5, and a POST on such a one is lost
+MAX_ANSWER: Final = 1 << 20  # bytes of one answer, unpacked; a record has a few hundred
+
+NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+
+
+class Client:
+    """One connection pool, one token. `send` is the `models.Send` to the API, and raises `TransportError`."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
+        self._session = session
+        self._base = settings.base_url.rstrip("/")
+        self._proxy = settings.proxy or None
+        self.token = settings.token
+
+    async def send(self, request: Request) -> Response:
+        """Send one request, once, and return the whole answer whatever its status.
+
+        Raises:
+            TransportError: no answer came; its `sent` tells whether the API may have seen the request.
+            AccessError: the certificate is not to be trusted.
+
+        """
+        try:
+            answer = await self._session.request(
+                request.method,
+                URL(self._base + request.path, encoded=True),
+                data=request.body,
+                headers=self._headers(request),
+                proxy=self._proxy,
+                allow_redirects=False,  # a POST that is redirected becomes a GET, whose 200 looks like "created"
+            )
+            async with answer:
+                return Response(answer.status, await _read(answer), answer.headers)
+        # Nothing of aiohttp's errors is kept: they hold the token, and URLs with e-mails.
+        except aiohttp.ClientConnectorCertificateError:
+            raise AccessError(
+                "the server's certificate is not to be trusted",
+                hint="if your network re-signs traffic, name its CA with --ca-file; checking cannot be turned off",
+            ) from None
+        except NEVER_SENT as error:
+            raise TransportError(f"no connection to the API ({_reason(error)})", sent=False) from None
+        except TimeoutError:
+            raise TransportError("the API did not answer in time", sent=True) from None
+        except aiohttp.ClientError as error:
+            raise TransportError(f"the connection broke ({_reason(error)})", sent=True) from None
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"} if request.body is not None else {}
+        if request.authorized:
+            headers["Authorization"] = f"Bearer {self.token.reveal()}"
+        return headers
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """Read an answer piece by piece: a small compressed one may unpack to more than memory holds."""
+    whole = b""
+    while piece := await answer.content.readany():
+        whole += piece
+        if len(whole) > MAX_ANSWER:
+            answer.close()
+            raise TransportError("the answer is too large to be one of the API's", sent=True)
+    return whole
+
+
+def _reason(error: Exception) -> str:
+    """Name an error without its details: the system's own word where there is one, else its kind."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, aiohttp.ClientError):
+        return cause.strerror
+    return type(error).__name__
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Client]:
+    """Open a connection pool to the API for the time of a run.
+
+    Raises:
+        SettingsError: the CA file cannot be used.
+
+    """
+    connector = aiohttp.TCPConnector(
+        limit=settings.concurrency, keepalive_timeout=KEEP_ALIVE, ssl=_trust(settings) or True
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),  # a cookie would stand above the token
+        trust_env=False,  # a ~/.netrc entry would, too; proxies are named in the settings
+        timeout=aiohttp.ClientTimeout(total=settings.timeout, sock_connect=min(settings.timeout, 10.0)),
+        headers={"User-Agent": f"bulkusers/{__version__}", "Accept": "application/json"},
+    ) as session:
+        # aiohttp sends PUT and GET again by itself when a kept connection drops; the only sender here is us
+        session._retry_connection = False  # noqa: SLF001 - there is no public switch; a test counts at the server
+        yield Client(session, settings)
+
+
+def _trust(settings: Settings) -> ssl.SSLContext | None:
+    if settings.ca_file is None:
+        return None
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"the CA file {settings.ca_file} cannot be used: {error.strerror or 'not PEM'}") from None
+    return context

@@ -1,0 +1,95 @@
+"""What one run is told: where to send, as whom, and how to treat people; checked when made."""
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from bulkusers.errors import SettingsError
+from bulkusers.models import Existing, Lists, Secret
+from bulkusers.profile import Profile, load_profile
+
+SCHOOL: Final = re.compile(r"[a-z0-9_-]{1,64}")
+MAX_CONCURRENCY: Final = 1000  # more is a mistake, and each worker is a connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a run depends on besides the file.
+
+    Raises:
+        SettingsError: a value cannot work; the message names it.
+
+    """
+
+    base_url: str
+    school: str  # the "School Unique ID" of Admin > Settings
+    environment: str = "custom"  # production, staging, sandbox; what the report calls the target
+    token: Secret = field(default_factory=Secret)
+    email: str = ""  # of the account that sends
+    password: Secret = field(default_factory=Secret)
+    profile: Profile = field(default_factory=load_profile)
+    existing: Existing = Existing.MERGE
+    lists: Lists = Lists.ADD
+    notify: bool = False  # a registration mail to each created user
+    concurrency: int = 20  # workers, each with at most one request under way
+    rate: float = 50.0  # requests per second, all workers together; 0 = no limit
+    timeout: float = 30.0  # seconds for one request
+    ca_file: Path | None = None  # trusted besides the system's certificates
+    proxy: str = ""  # URL; "" = none
+
+    @classmethod
+    def at(cls, environment: str, **more: Any) -> Self:  # noqa: ANN401 - the other fields, checked by the constructor
+        """Return settings for one of the vendor's hosts: "production" or "staging"."""
+        profile = more.setdefault("profile", load_profile())
+        if environment not in profile.hosts:
+            raise SettingsError(
+                f"there is no environment {environment!r}", hint=f"there are {', '.join(profile.hosts)}"
+            )
+        return cls(base_url=profile.hosts[environment], environment=environment, **more)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is sent."""
+        _check_url(self.base_url)
+        if not SCHOOL.fullmatch(self.school):
+            raise SettingsError(
+                f"{self.school!r} is no School Unique ID" if self.school else "no school is named",
+                hint="name it with --school ID; a super admin finds it in Coursedog under Admin > Settings",
+            )
+        if not re.fullmatch(r"[!-~]*", self.token.reveal()):
+            raise SettingsError("the token holds blanks or other characters that no token has", hint="bulkusers login")
+        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
+            raise SettingsError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {self.concurrency}")
+        if not 0 <= self.rate < float("inf"):
+            raise SettingsError(f"rate must be 0 or more requests per second, not {self.rate}")
+        if not 0 < self.timeout < float("inf"):
+            raise SettingsError(f"timeout must be more than 0 seconds, not {self.timeout}")
+
+
+def _check_url(url: str) -> None:
+    """Refuse every base URL that would send a token in the clear or to nobody knows where."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # .port raises where it is no number
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in {"http", "https"} or not host:
+        raise SettingsError("the base URL is not a URL", hint="it looks like https://app.coursedog.com/api/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError("the base URL may hold neither an account, a query nor a fragment")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise SettingsError(
+            f"{host} would be spoken to without encryption", hint="use https; plain http goes only to this machine"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` names this machine and no other, without asking the network."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

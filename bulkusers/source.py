@@ -1,0 +1,222 @@
+"""The users file: refused as a whole, or read row by row in the same memory whatever its size."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from bulkusers.cells import EMAIL, NOTICES, Fault, Rules, Values, list_notices, make_user, reject, show_email
+from bulkusers.columns import Layout, match_header
+from bulkusers.duplicates import Repeat, Repeats, Sightings
+from bulkusers.errors import SourceError
+from bulkusers.models import Outcome, Status, User
+from bulkusers.rows import Form, Reading, find_delimiter, find_encoding, hash_bytes, read_header
+
+_ROWS_NAMED: Final = 5  # row numbers in a notice
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something worth saying that stops nothing."""
+
+    code: str
+    message: str
+    count: int
+    rows: tuple[int, ...]  # the first few row numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the first reading found."""
+
+    path: str  # as the user wrote it; "-" is the standard input
+    sha256: str  # of the file's bytes
+    rows: int  # data rows
+    encoding: str
+    delimiter: str
+    header: tuple[str, ...]  # as written
+    ignored: tuple[str, ...]  # unknown columns, as written
+    rejected: int  # rows already known to be bad
+    notices: tuple[Notice, ...]
+
+
+class Source:
+    """A users file that can be sent, row by row; `open_source` makes it."""
+
+    def __init__(self, facts: Facts, reread: "_Rereading", rules: Rules, repeats: Repeats) -> None:
+        self.facts = facts
+        self._reread = reread
+        self._rules = rules
+        self._repeats = repeats
+
+    def users(self) -> Iterator[User | Outcome]:
+        """Yield each data row in turn: a user, or the outcome of a row that is not to be sent.
+
+        Raises:
+            SourceError: the file is not what it was when it was opened.
+
+        """
+        judge, repeats = self._rules.judge, self._repeats
+        for row, cells in self._reread():
+            values, fault = judge(cells)
+            if fault is not None:
+                yield reject(row, values, fault)
+            elif repeats and (repeat := repeats.find(values[EMAIL])) and (repeat.differ or row != repeat.kept):
+                yield _refuse_repeat(row, values, repeat)
+            else:
+                yield make_user(row, values)
+
+    def records(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each data row's number and its cells as they are in the file.
+
+        Raises:
+            SourceError: the file is not what it was when it was opened.
+
+        """
+        yield from self._reread()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rereading:
+    """The way to the data rows of a file that was read before."""
+
+    path: str
+    file: BinaryIO
+    form: Form
+    sha256: str
+
+    def __call__(self) -> Iterator[tuple[int, list[str]]]:
+        changed = SourceError(
+            f"{self.path} changed while it was being read", hint="leave the file alone, and start again"
+        )
+        # hashing costs little beside parsing, and not one row of another file gets out
+        if hash_bytes(self.path, self.file) != self.sha256:
+            raise changed
+        reading = Reading(self.path, self.file, self.form)
+        rows = iter(reading)
+        try:
+            next(rows, None)  # the header
+            yield from rows
+        except SourceError:
+            if hash_bytes(self.path, self.file) != self.sha256:
+                raise changed from None
+            raise
+        if reading.sha256 != self.sha256:
+            raise changed
+
+
+@contextmanager
+def open_source(
+    path: Path | str,
+    *,
+    products: Sequence[str],
+    encoding: str = "",
+    delimiter: str = "",
+    allow_empty: bool = False,
+    stdin: BinaryIO | None = None,
+) -> Iterator[Source]:
+    """Open a users file, "-" being the standard input, after reading it once to its end.
+
+    Raises:
+        SourceError: the file as a whole cannot be used.
+
+    """
+    name = str(path)
+    with _open(name, stdin) as file:
+        encoding = find_encoding(name, file, encoding)
+        form = Form(encoding, find_delimiter(name, file, encoding, delimiter))
+        layout = match_header(name, *read_header(name, file, form))
+        source = _survey(name, file, form, layout, Rules(layout, products))
+        if not source.facts.rows and not allow_empty:
+            raise SourceError(f"{name} has a header but no users", hint="if that is as it should be, say --allow-empty")
+        yield source
+
+
+def _open(name: str, stdin: BinaryIO | None) -> BinaryIO:
+    """Open a file that can be read several times, which a pipe cannot."""
+    if name == "-":
+        stdin = stdin or getattr(sys.stdin, "buffer", None)  # a daemon may have none
+        if stdin is None:
+            raise SourceError("there is no standard input to read from", hint="name a file instead of -")
+        return _spool(name, stdin)
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115 - the caller closes it
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise SourceError(f"cannot read {name}: {getattr(error, 'strerror', error)}") from None
+    if file.seekable():
+        return file
+    with file:
+        return _spool(name, file)
+
+
+def _spool(name: str, stream: BinaryIO) -> BinaryIO:
+    """Copy a stream into a file that has no name and that only we can read."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(stream, file)
+            file.flush()
+        except OSError as error:
+            raise SourceError(
+                f"cannot keep a copy of {name}: {error.strerror}", hint="TMPDIR names the folder to keep it in"
+            ) from None
+        stack.pop_all()
+    return file
+
+
+def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules) -> Source:
+    """Read the file once to its end, and see what is in it."""
+    reading = Reading(path, file, form)
+    data = iter(reading)
+    next(data)  # the header
+    rows = rejected = 0
+    notices: dict[str, Notice] = {}
+    sightings = Sightings()
+    for row, cells in data:
+        rows += 1
+        values, fault = rules.judge(cells)
+        if fault is not None:
+            rejected += 1
+        else:
+            for code in list_notices(values):
+                _note(notices, code, row)
+        if values[EMAIL]:
+            sightings.add(values[EMAIL])
+    reread = _Rereading(path, file, form, reading.sha256)
+    repeats = Repeats(sightings.repeated())
+    del sightings  # before the repeats fill up
+    if repeats:
+        for row, cells in reread():
+            values, fault = rules.judge(cells)
+            repeats.add(row, values, good=fault is None)
+    facts = Facts(
+        path=path,
+        sha256=reading.sha256,
+        rows=rows,
+        encoding=form.encoding,
+        delimiter=form.delimiter,
+        header=layout.header,
+        ignored=layout.ignored,
+        rejected=rejected + repeats.count_refused(),
+        notices=tuple(notices.values()),
+    )
+    return Source(facts, reread, rules, repeats)
+
+
+def _note(notices: dict[str, Notice], code: str, row: int) -> None:
+    seen = notices.get(code, Notice(code, NOTICES[code], 0, ()))
+    notices[code] = replace(seen, count=seen.count + 1, rows=(*seen.rows, row)[:_ROWS_NAMED])
+
+
+def _refuse_repeat(row: int, values: Values, repeat: Repeat) -> Outcome:
+    if not repeat.differ:
+        message = f"the same user stands in row {repeat.kept} already"
+        return Outcome(row, show_email(values[EMAIL]), Status.SKIPPED, "duplicate-row", message)
+    *others, last = map(str, repeat.rows)
+    named = f"{', '.join([*others, last])} and more" if repeat.more else f"{', '.join(others)} and {last}"
+    message = f"rows {named} have the same e-mail but differ"
+    return reject(row, values, Fault("duplicate-email", message, "keep the right one and delete the others"))

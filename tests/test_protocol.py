@@ -1,0 +1,357 @@
+"""One user's conversation, with the API's part played by a list of answers."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkusers.errors import AccessError, OutageError, TransportError
+from bulkusers.models import Existing, Lists, Outcome, Request, Response, Secret, Status, User
+from bulkusers.profile import load_profile
+from bulkusers.protocol import Rules, log_in, place
+
+PROFILE = load_profile()
+ADA = User(
+    row=2,
+    email="Ada.Lovelace@example.edu",
+    first_name="Ada",
+    last_name="Lovelace",
+    products=("scheduling", "catalog"),
+    roles=("r-editor",),
+    department="0100",
+)
+THERE = {
+    "_id": "64f0",
+    "email": "ada.lovelace@example.edu",
+    "firstName": "Ada",
+    "lastName": "Byron",
+    "products": ["events", "scheduling"],
+    "roles": ["r-admin"],
+    "department": "0900",
+    "secondaryDepartments": ["0200"],
+    "preferences": {"theme": "dark", "shortcuts": [1, None, 2.5]},
+    "status": "active",
+}
+LOST = TransportError("the connection broke", sent=True)
+NEVER_SENT = TransportError("no connection to the API", sent=False)
+
+
+def answer(status: int, body: object = None) -> Response:
+    """Return one of the API's answers."""
+    return Response(status, b"" if body is None else orjson.dumps(body))
+
+
+def play(
+    *answers: Response | TransportError, user: User = ADA, existing: Existing = Existing.MERGE, lists: Lists = Lists.ADD
+) -> tuple[Outcome, list[Request]]:
+    """Lead a conversation to its end with these answers, all of them; return its outcome and what was asked."""
+    conversation = place(user, Rules(PROFILE, "test_school", existing, lists))
+    asked = [next(conversation)]
+    for said in answers:
+        try:
+            asked.append(conversation.throw(said) if isinstance(said, TransportError) else conversation.send(said))
+        except StopIteration as end:
+            assert said is answers[-1], "it ended before its last answer"
+            outcome: Outcome = end.value
+            return outcome, asked
+    raise AssertionError(f"it asked for more: {asked[-1]}")
+
+
+def body_of(request: Request) -> dict[str, object]:
+    """Return what a request says."""
+    assert request.body is not None
+    said: dict[str, object] = orjson.loads(request.body)
+    return said
+
+
+def test_a_new_user_takes_one_request() -> None:
+    """A POST that is answered 201 is all there is to say; no mail goes out unless asked for."""
+    outcome, asked = play(answer(201, THERE))
+    assert outcome == Outcome(2, ADA.email, Status.CREATED)
+    assert [(request.method, request.path) for request in asked] == [("POST", "/test_school/users")]
+    assert body_of(asked[0]) == {
+        "email": "Ada.Lovelace@example.edu",
+        "firstName": "Ada",
+        "lastName": "Lovelace",
+        "products": ["scheduling", "catalog"],
+        "roles": ["r-editor"],
+        "department": "0100",
+        "disableRegistrationMail": True,
+    }
+
+
+def test_a_mail_is_sent_only_on_request() -> None:
+    """`notify` is the one thing that turns disableRegistrationMail off."""
+    request = next(place(ADA, Rules(PROFILE, "test_school", notify=True)))
+    assert body_of(request)["disableRegistrationMail"] is False
+
+
+def test_an_existing_user_is_read_merged_and_put_back() -> None:
+    """Under merge nothing is lost that the file does not speak of, and lists only grow."""
+    outcome, asked = play(answer(409, {"error": "exists"}), answer(200, THERE), answer(200, THERE))
+    assert [(request.method, request.path) for request in asked] == [
+        ("POST", "/test_school/users"),
+        ("GET", "/test_school/users/Ada.Lovelace%40example.edu"),
+        ("PUT", "/test_school/users/ada.lovelace%40example.edu"),
+    ]
+    assert body_of(asked[2]) == THERE | {
+        "lastName": "Lovelace",
+        "products": ["events", "scheduling", "catalog"],
+        "roles": ["r-admin", "r-editor"],
+        "department": "0100",
+    }
+    assert (outcome.status, outcome.changed) == (Status.UPDATED, ("lastName", "products", "roles", "department"))
+
+
+def test_lists_can_be_replaced_but_a_blank_cell_still_keeps_what_is_there() -> None:
+    """`--lists replace` takes the file's lists, and only those that the file has."""
+    _, asked = play(answer(409), answer(200, THERE), answer(200, THERE), lists=Lists.REPLACE)
+    sent = body_of(asked[2])
+    assert (sent["products"], sent["roles"], sent["secondaryDepartments"]) == (
+        ["scheduling", "catalog"],
+        ["r-editor"],
+        ["0200"],
+    )
+
+
+@pytest.mark.parametrize("lists", list(Lists))
+def test_nothing_is_sent_when_nothing_would_change(lists: Lists) -> None:
+    """A record that holds all of the row already, in whatever order, is left alone."""
+    there = THERE | {"lastName": "Lovelace", "products": ["catalog", "scheduling"], "roles": ["r-editor"]}
+    outcome, asked = play(answer(409), answer(200, there | {"department": "0100"}), lists=lists)
+    assert outcome.status is Status.UNCHANGED
+    assert [request.method for request in asked] == ["POST", "GET"]
+
+
+def test_overwriting_sends_the_row_and_nothing_else() -> None:
+    """`--existing overwrite` replaces the record by what the row says, without a look at it."""
+    outcome, asked = play(answer(409), answer(200, {}), existing=Existing.OVERWRITE)
+    assert outcome.status is Status.UPDATED
+    assert body_of(asked[1]) == {
+        "email": "Ada.Lovelace@example.edu",
+        "firstName": "Ada",
+        "lastName": "Lovelace",
+        "products": ["scheduling", "catalog"],
+        "roles": ["r-editor"],
+        "department": "0100",
+    }
+
+
+def test_skipping_leaves_an_existing_user_alone() -> None:
+    """`--existing skip` asks nothing more once the user is known to exist."""
+    outcome, asked = play(answer(409), existing=Existing.SKIP)
+    assert (outcome.status, outcome.code, len(asked)) == (Status.SKIPPED, "exists", 1)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("existing", list(Existing))
+def test_a_refusal_that_may_mean_exists_is_decided_by_a_read(status: int, existing: Existing) -> None:
+    """A 400 or 422 is a duplicate if the user is there, and about the data if not; its words decide nothing."""
+    refusal = answer(status, {"error": "user already exists"})
+    outcome, asked = play(refusal, answer(404), existing=existing)
+    assert (outcome.status, outcome.code, outcome.message) == (
+        Status.REJECTED,
+        f"refused-{status}",
+        "user already exists",
+    )
+    assert [request.method for request in asked] == ["POST", "GET"]
+
+
+def test_a_refusal_of_an_existing_user_leads_to_an_update() -> None:
+    """A 400 with words about something else is still a duplicate when the user is there."""
+    outcome, _ = play(answer(400, {"error": "bad"}), answer(200, THERE), answer(200, THERE))
+    assert outcome.status is Status.UPDATED
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"error": "Role x of ADA.lovelace@example.edu is unknown"}, "Role x of <e-mail> is unknown"),
+        ({"error": "a\x00b\x1b[31m\nc\u202e"}, "a b [31m c"),
+        ({"error": "x" * 500}, "x" * 299 + "…"),
+        ({"error": 7}, "the API answered 422"),
+        (["no", "object"], "the API answered 422"),
+        (None, "the API answered 422"),
+    ],
+)
+def test_the_apis_words_are_short_printable_and_nameless(body: object, message: str) -> None:
+    """What the API says goes into reports, so it must neither break a terminal nor name a person."""
+    outcome, _ = play(answer(422, body), answer(404))
+    assert outcome.message == message
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 404, 405, 418, 429, 503])
+def test_any_other_refusal_is_a_failure_and_changes_nothing(status: int) -> None:
+    """What says clearly that nothing was done is no fault of the data."""
+    outcome, asked = play(answer(status))
+    assert (outcome.status, outcome.code, len(asked)) == (Status.FAILED, f"refused-{status}", 1)
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "unauthenticated"), (403, "forbidden")])
+def test_refusals_of_the_account_have_codes_of_their_own(status: int, code: str) -> None:
+    """What says more of the account than of the user can be told apart."""
+    outcome, _ = play(answer(status))
+    assert outcome.code == code
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        LOST,
+        answer(500),
+        answer(502),
+        answer(504),
+        Response(200, b"<html>Log in</html>"),
+        answer(201, []),
+        answer(201, {"error": "no"}),
+        answer(201, {"email": "someone.else@example.edu"}),
+        answer(204),
+        answer(299),
+    ],
+)
+class TestALostCreate:
+    """A create whose answer is lost, or is none of the API's, may have been done: only a look can tell."""
+
+    def test_is_created_if_the_user_is_there_as_sent(self, lost: Response | TransportError) -> None:
+        """Every value that was sent is there: it was done."""
+        sent = {"email": ADA.email, "firstName": "Ada", "lastName": "Lovelace", "department": "0100", "_id": "1"}
+        there = sent | {"products": ["catalog", "scheduling"], "roles": ["r-editor"]}
+        outcome, asked = play(lost, answer(200, there))
+        assert outcome.status is Status.CREATED
+        assert [request.method for request in asked] == ["POST", "GET"]
+
+    def test_becomes_an_update_if_the_user_is_there_otherwise(self, lost: Response | TransportError) -> None:
+        """A user with other values was there before."""
+        outcome, asked = play(lost, answer(200, THERE), answer(200, THERE))
+        assert outcome.status is Status.UPDATED
+        assert [request.method for request in asked] == ["POST", "GET", "PUT"]
+
+    @pytest.mark.parametrize("look", [answer(404), answer(500), answer(401), LOST, NEVER_SENT, answer(200, [])])
+    def test_is_unknown_if_no_look_can_tell(
+        self, lost: Response | TransportError, look: Response | TransportError
+    ) -> None:
+        """A user who is not there yet may come late, so nothing is claimed and nothing sent again."""
+        outcome, asked = play(lost, look)
+        assert (outcome.status, outcome.code) == (Status.UNKNOWN, "answer-lost")
+        assert [request.method for request in asked] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize("lost", [LOST, answer(500), Response(200, b"<html>"), answer(200, {"email": "x@example.edu"})])
+@pytest.mark.parametrize(("there", "status"), [(True, Status.UPDATED), (False, Status.UNKNOWN)])
+def test_a_lost_update_is_believed_only_when_seen(
+    lost: Response | TransportError, there: bool, status: Status
+) -> None:
+    """The record is read again: all of it as sent is an update, anything else is not known."""
+    merged = THERE | {
+        "lastName": "Lovelace",
+        "products": ["events", "scheduling", "catalog"],
+        "roles": ["r-admin", "r-editor"],
+        "department": "0100",
+    }
+    outcome, _ = play(answer(409), answer(200, THERE), lost, answer(200, merged if there else THERE))
+    assert outcome.status is status
+
+
+def test_what_was_never_sent_has_failed_and_nothing_more() -> None:
+    """No connection means no change, for a create, a read and an update."""
+    for before in ([], [answer(409)], [answer(409), answer(200, THERE)]):
+        outcome, _ = play(*before, NEVER_SENT)
+        assert (outcome.status, outcome.code) == (Status.FAILED, "not-sent")
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        THERE | {"roles": [{"id": "r-admin"}]},
+        THERE | {"products": "scheduling"},
+        THERE | {"secondaryDepartments": {"0200": True}},
+    ],
+)
+def test_lists_of_an_unknown_shape_are_never_overwritten(there: dict[str, object]) -> None:
+    """Where a list cannot be added to, nobody's roles are put at risk."""
+    outcome, asked = play(answer(409), answer(200, there))
+    assert (outcome.status, outcome.code) == (Status.FAILED, "record-unexpected")
+    assert [request.method for request in asked] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize("missing", [None, "absent"])
+def test_lists_that_are_not_there_yet_begin_with_the_files(missing: str | None) -> None:
+    """A null or missing list is an empty one."""
+    there = {key: value for key, value in THERE.items() if key != "roles"}
+    _, asked = play(answer(409), answer(200, there if missing else there | {"roles": None}), answer(200, {}))
+    assert body_of(asked[2])["roles"] == ["r-editor"]
+
+
+@pytest.mark.parametrize("said", [[], {"data": THERE}, THERE | {"email": "someone.else@example.edu"}])
+def test_a_record_of_somebody_else_is_never_merged(said: object) -> None:
+    """A read that answers with no record, or another user's, ends the conversation."""
+    outcome, asked = play(answer(409), answer(200, said))
+    assert (outcome.status, outcome.code) == (Status.FAILED, "answer-unexpected")
+    assert [request.method for request in asked] == ["POST", "GET"]
+
+
+def test_a_user_who_exists_and_is_not_there_has_failed() -> None:
+    """A 409 and a 404 for the same user contradict each other; nothing is sent on such ground."""
+    outcome, _ = play(answer(409), answer(404))
+    assert (outcome.status, outcome.code) == (Status.FAILED, "exists-not-found")
+
+
+@given(st.text(min_size=1, max_size=64).filter(lambda email: email not in {".", ".."}))
+def test_no_email_leaves_the_users_path(email: str) -> None:
+    """Whatever is in an e-mail, it stays one segment behind the school's users."""
+    path = Rules(PROFILE, "test_school").read(email).path
+    assert path.startswith("/test_school/users/")
+    segment = path.removeprefix("/test_school/users/")
+    assert not set(segment) & set("/?#\\ \r\n")
+    assert segment not in {"", ".", ".."}
+
+
+@pytest.mark.parametrize("email", [".", ".."])
+def test_dots_are_no_email(email: str) -> None:
+    """The two names that would lead out of the users path make no request at all."""
+    with pytest.raises(ValueError, match="no e-mail"):
+        Rules(PROFILE, "test_school").read(email)
+
+
+def test_logging_in_tries_each_key_once_and_never_more() -> None:
+    """The second key is tried after a 400 or 404 only; an account is never locked out by us."""
+    conversation = log_in(PROFILE, "admin@example.edu", Secret("pw"))
+    first = next(conversation)
+    assert (first.method, first.path, first.authorized) == ("POST", "/sessions", False)
+    assert body_of(first) == {"email": "admin@example.edu", "plaintextPassword": "pw"}
+    second = conversation.send(answer(404))
+    assert body_of(second) == {"email": "admin@example.edu", "password": "pw"}
+    with pytest.raises(AccessError):
+        conversation.send(answer(404))
+
+
+def test_logging_in_returns_the_token() -> None:
+    """A 201 with a token is the only good answer."""
+    conversation = log_in(PROFILE, "admin@example.edu", Secret("pw"))
+    next(conversation)
+    with pytest.raises(StopIteration) as end:
+        conversation.send(answer(201, {"token": "t0"}))
+    assert end.value.value == Secret("t0")
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (answer(401), AccessError),
+        (answer(403), AccessError),
+        (answer(302), AccessError),
+        (answer(201, {"token": "a\nb"}), AccessError),
+        (answer(201, {"token": ""}), AccessError),
+        (answer(201, []), AccessError),
+        (Response(200, b"<html>"), AccessError),
+        (answer(500), OutageError),
+        (answer(429), OutageError),
+    ],
+)
+def test_logging_in_says_why_it_failed(said: Response, error: type[Exception]) -> None:
+    """A wrong account, an outage and a page that is no API are told apart, and the password is told to nobody."""
+    conversation = log_in(PROFILE, "admin@example.edu", Secret("pw"))
+    request = next(conversation)
+    assert "pw" not in repr(request)
+    with pytest.raises(error):
+        conversation.send(said)
