@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from bulkusers.run import upload as upload
     from bulkusers.settings import Settings as Settings
     from bulkusers.source import open_source as open_source
-
-__version__ = "0.1.0"
+    from bulkusers.version import __version__ as __version__
 
 HOMES: Final = {
     "errors": "AccessError ApiError BulkUsersError SettingsError SourceError StorageError",
@@ -41,8 +40,9 @@ HOMES: Final = {
     "run": "upload",
     "settings": "Settings",
     "source": "open_source",
+    "version": "__version__",
 }
-"""Where each public name lives; loaded when asked for, so that `bulkusers --help` does not wait for the network's code."""
+"""Where each public name lives; loaded when asked for: `bulkusers --help` need not wait for the network's code."""
 
 
 def __getattr__(name: str) -> object:

@@ -8,10 +8,10 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from bulkusers import __version__
 from bulkusers.errors import AccessError, SettingsError, TransportError
 from bulkusers.models import Request, Response
 from bulkusers.settings import Settings
+from bulkusers.version import __version__
 
 KEEP_ALIVE: Final = 4.0  # seconds; servers on Node close idle connections after 5, and a POST on such a one is lost
 MAX_ANSWER: Final = 1 << 20  # bytes of one answer, unpacked; a record has a few hundred

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
-from bulkusers import __version__
 from bulkusers.brake import Brake, Suspicion, braking
 from bulkusers.client import connect
 from bulkusers.errors import AccessError, ApiError, BulkUsersError, SourceError, TransportError
@@ -23,6 +22,7 @@ from bulkusers.settings import Settings
 from bulkusers.source import Source
 from bulkusers.tally import Meter, Tally, exit_code, metered
 from bulkusers.throttle import paced
+from bulkusers.version import __version__
 
 QUEUED: Final = 2  # users waiting for each worker: enough that none waits, few enough that the file is read no faster
 BREATH: Final = 100  # outcomes that need no request, after which the producer lets others run

@@ -14,6 +14,7 @@ from bulkusers.columns import Layout, match_header
 from bulkusers.duplicates import Repeat, Repeats, Sightings
 from bulkusers.errors import SourceError
 from bulkusers.models import Outcome, Status, User
+from bulkusers.profile import load_profile
 from bulkusers.rows import Form, Reading, find_delimiter, find_encoding, hash_bytes, read_header
 
 _ROWS_NAMED: Final = 5  # row numbers in a notice
@@ -113,13 +114,15 @@ class _Rereading:
 def open_source(
     path: Path | str,
     *,
-    products: Sequence[str],
+    products: Sequence[str] = (),
     encoding: str = "",
     delimiter: str = "",
     allow_empty: bool = False,
     stdin: BinaryIO | None = None,
 ) -> Iterator[Source]:
     """Open a users file, "-" being the standard input, after reading it once to its end.
+
+    `products` are the keys that the school's API knows; those of the built-in API profile unless named.
 
     Raises:
         SourceError: the file as a whole cannot be used.
@@ -130,7 +133,7 @@ def open_source(
         encoding = find_encoding(name, file, encoding)
         form = Form(encoding, find_delimiter(name, file, encoding, delimiter))
         layout = match_header(name, *read_header(name, file, form))
-        source = _survey(name, file, form, layout, Rules(layout, products))
+        source = _survey(name, file, form, layout, Rules(layout, products or load_profile().values.products))
         if not source.facts.rows and not allow_empty:
             raise SourceError(f"{name} has a header but no users", hint="if that is as it should be, say --allow-empty")
         yield source

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from bulkusers import __version__
 from bulkusers.cli.check import check
 from bulkusers.cli.login import login
 from bulkusers.cli.report import report
@@ -14,6 +13,7 @@ from bulkusers.cli.sandbox import sandbox
 from bulkusers.cli.screen import Screen, write
 from bulkusers.cli.template import template
 from bulkusers.errors import BulkUsersError
+from bulkusers.version import __version__
 
 app = typer.Typer(
     name="bulkusers",
