@@ -56,7 +56,7 @@ class Interrupted(BulkUsersError):  # noqa: N818 - being asked to stop is no err
     """A signal asked to stop; exit codes follow the shell's custom of 128 + its number."""
 
     def __init__(self, name: str, number: int) -> None:
-        super().__init__(f"stopped by {name}", hint="what was not sent yet is listed as unprocessed")
+        super().__init__(f"{name} asked to stop")
         self.exit_code = 128 + number
 
 

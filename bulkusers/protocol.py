@@ -65,6 +65,7 @@ class Rules:
         for column in LISTS:
             if values := getattr(user, column):
                 record[getattr(names, column)] = list(values)
+        record.setdefault(names.products, [])  # required of every record; none are left to one who has gone
         return record
 
     def value(self, user: User, column: str) -> str:
@@ -221,8 +222,8 @@ def _holds(found: Json, sent: Json, rules: Rules) -> bool:
         present = found.get(name)
         if name == rules.profile.fields.email:
             continue  # _read has compared it
-        if isinstance(value, list) and isinstance(present, list):
-            if sorted(map(str, value)) != sorted(map(str, present)):
+        if isinstance(value, list) and isinstance(present, list | None):
+            if sorted(map(str, value)) != sorted(map(str, present or [])):
                 return False
         elif present != value:
             return False

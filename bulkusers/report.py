@@ -135,7 +135,7 @@ def add_up(reports: Sequence[Report]) -> Total:
             nameless = Problem(problem.status, problem.code, problem.message, problem.hint)
             problems.setdefault((problem.status, problem.code, problem.message), nameless).count += problem.count
     return Total(
-        {name: counts[name] for name in ("rows", *Status)},
+        {str(name): counts[name] for name in ("rows", *Status)},
         {"requests": sum(report.http["requests"] for report in reports), "by_status": dict(sorted(by_status.items()))},
         list(problems.values()),
     )

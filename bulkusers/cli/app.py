@@ -1,6 +1,7 @@
 """The command line: its commands, and how every one of them ends."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -27,10 +28,10 @@ for command in (run, report, check, template, login, sandbox):
     app.command()(command)
 
 
-def main() -> int:
-    """Run the command line; return its exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, the process's own unless named; return its exit code, or exit with it."""
     try:
-        app()
+        app(arguments)
     except BulkUsersError as error:
         Screen.of_the_moment().fail(str(error), error.hint)
         return error.exit_code

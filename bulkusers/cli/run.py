@@ -101,11 +101,9 @@ async def _start_sandbox(stack: AsyncExitStack, target: Target, screen: Screen) 
     from bulkusers.sandbox import Sandbox, serve
 
     sandbox = await stack.enter_async_context(serve(Sandbox(users=EXAMPLE_USERS)))
-    why = "" if target.configured else "Nothing is configured, so this"
-    screen.note(
-        f"{why or 'This'} run goes to a sandbox inside this program: nothing leaves this machine, and the sandbox "
-        "forgets all at the end. Send to Coursedog with --env staging or --env production."
-    )
+    if not target.configured:
+        screen.note("Nothing says where to send (--env staging, --env production), so this is a rehearsal:")
+    screen.note("A sandbox inside this program plays Coursedog; nothing leaves this machine.")
     return Target("sandbox", sandbox.url, sandbox.school, configured=target.configured), Secret(sandbox.new_token())
 
 

@@ -43,7 +43,7 @@ class Fault:
     _: KW_ONLY
     action: str
     nth: int | None = None  # only the nth request that method, path and time select
-    every: int | None = None  # only each so-manieth of them
+    every: int | None = None  # only every so many of them
     share: float | None = None  # only this share of them: the same for a seed, in whatever order they come
     times: int | None = None  # at most this often
     start: float = 0.0  # seconds since the script was set

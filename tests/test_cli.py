@@ -1,0 +1,415 @@
+"""The commands as people and cron jobs use them: what they print, write and exit with."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from test_source_files import FILES, File
+
+from bulkusers.cli.app import app, main
+from bulkusers.sandbox import Sandbox
+
+README = Path(__file__).parent.parent / "README.md"
+PROGRAM = [sys.executable, "-m", "bulkusers"]
+HEADER = "First Name,Last Name,Email,Products,Role IDs"
+
+
+class Called:
+    """What a command did."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+
+Call = Callable[..., Called]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, with nothing configured."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("BULKUSERS_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Return a way to run a command inside this process."""
+
+    def call(*arguments: str) -> Called:
+        capfd.readouterr()
+        try:
+            code: Any = main(arguments)
+        except SystemExit as end:
+            code = end.code
+        said = capfd.readouterr()
+        return Called(code, said.out, said.err)
+
+    return call
+
+
+def spawn(*arguments: str, env: dict[str, str] | None = None, **more: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401 - as subprocess.run
+    """Run a command as a process of its own."""
+    more = {"capture_output": True, "stdin": subprocess.DEVNULL, "check": False, "timeout": 60} | more
+    return subprocess.run([*PROGRAM, *arguments], text=True, env=os.environ | (env or {}), **more)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[str]:
+    """Run `bulkusers sandbox` as a process and return its URL."""
+    process = subprocess.Popen([*PROGRAM, "sandbox", "--port", "0", "--users", "30"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    match = re.search(r"http://\S+", process.stdout.readline())
+    assert match is not None
+    yield match[0]
+    process.send_signal(signal.SIGINT)
+    process.stdout.close()
+    assert process.wait(10) == 0
+
+
+def write_users(folder: Path, *rows: str, header: str = HEADER) -> str:
+    """Write a users file and return its name."""
+    (folder / "users.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return "users.csv"
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a report."""
+    rows: list[dict[str, Any]] = json.loads(path.read_bytes())["rows"]
+    return rows
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_check_and_run_agree_on_every_file_of_the_table(call: Call, folder: Path, file: File) -> None:
+    """What a file leads to: the exit code of both commands, and the outcome of each row."""
+    (folder / "users.csv").write_bytes(file.data)
+    checked = call("check", "users.csv")
+    assert checked.code == file.exit_code
+    ran = call("run", "users.csv", "--env", "sandbox", "--rate", "0")
+    assert ran.code == file.exit_code
+    if file.refusal:
+        assert file.refusal in ran.err
+        assert file.refusal in checked.err
+        assert not (folder / "results.json").exists()
+        return
+    told = [(row["row"], row["status"], row.get("code", "")) for row in rows_of(folder / "results.json")]
+    assert told == [(row, "created" if status == "user" else status, code) for row, status, code in file.rows]
+    assert all(f"row {row}:" in checked.out for row, status, _ in file.rows if status != "user")
+
+
+def test_the_way_of_a_newcomer(call: Call, folder: Path) -> None:
+    """A template runs with nothing configured, says where it went, and its report can be read in every format."""
+    (folder / "users.csv").write_text(call("template", "--rows", "120").out)
+    ran = call("run", "users.csv", "--rate", "0")
+    assert ran.code == 0
+    assert "nothing leaves this machine" in ran.err
+    assert "no registration mail" in ran.err
+    assert re.search(r"^ +20 created$", ran.out, re.MULTILINE)
+    shown = call("report", "results.json")
+    assert (shown.code, shown.out) == (0, ran.out)
+    as_json = json.loads(call("report", "results.json", "--format", "json").out)
+    assert as_json["counts"]["rows"] == 120
+    as_csv = list(csv.DictReader(io.StringIO(call("report", "results.json", "--format", "csv").out)))
+    assert [row["email"] for row in as_csv] == [f"user{number:05}@example.edu" for number in range(1, 121)]
+    assert "| created | 20 |" in call("report", "results.json", "--format", "md").out
+
+
+def test_several_reports_add_up(call: Call, folder: Path) -> None:
+    """Two runs are shown as one, in text and as JSON."""
+    write_users(folder, "A,B,a@example.edu,events,", "A,B,b@example.edu,event,")
+    for name in ("one.json", "two.json"):
+        call("run", "users.csv", "--env", "sandbox", "-o", name)
+    total = json.loads(call("report", "one.json", "two.json", "--format", "json").out)
+    assert (total["counts"]["rows"], total["counts"]["created"], total["counts"]["rejected"]) == (4, 2, 2)
+    assert [(problem["code"], problem["count"]) for problem in total["problems"]] == [("product-unknown", 2)]
+    assert "2 runs: 4 rows" in call("report", "one.json", "two.json").out
+
+
+def test_failed_shows_the_rows_in_trouble_only(call: Call, folder: Path) -> None:
+    """`--failed` names the row, the cause and the remedy, in every format."""
+    write_users(folder, "A,B,a@example.edu,events,", "A,B,b@example.edu,event,")
+    call("run", "users.csv", "--env", "sandbox")
+    text = call("report", "results.json", "--failed").out
+    assert text.startswith("row 3  b@example.edu  rejected  ")
+    assert "did you mean" in text
+    assert "a@example.edu" not in text
+    rows = json.loads(call("report", "results.json", "--failed", "--format", "json").out)["rows"]
+    assert [row["row"] for row in rows] == [3]
+    assert len(call("report", "results.json", "--failed", "--format", "csv").out.splitlines()) == 2
+    assert "3 b@example.edu" in call("report", "results.json", "--failed", "--format", "md").out
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema": 1}', "[1]", "no json", '{"schema": 2}'])
+def test_a_file_that_is_no_report_is_refused(call: Call, folder: Path, content: str) -> None:
+    """Exit 3, with the file's name and no traceback."""
+    (folder / "x.json").write_text(content)
+    called = call("report", "x.json")
+    assert (called.code, called.out) == (3, "")
+    assert "x.json" in called.err
+
+
+def test_a_login_is_all_that_a_run_needs(call: Call, folder: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`login` keeps token, school and target in a file of mode 0600; `run` then needs no option."""
+    stand_in = Sandbox()
+    monkeypatch.setenv("BULKUSERS_PASSWORD", stand_in.password)
+    logged_in = call("login", "--base-url", sandbox, "--school", stand_in.school, "--email", stand_in.email)
+    assert logged_in.code == 0, logged_in.err
+    properties = folder / "coursedog.properties"
+    assert properties.stat().st_mode & 0o777 == 0o600
+    assert [line.split(" = ")[0] for line in properties.read_text().splitlines()] == ["base_url", "school", "email", "token"]
+    monkeypatch.delenv("BULKUSERS_PASSWORD")
+    write_users(folder, "Example,User 00001,user00001@example.edu,catalog,example-admin", "A,B,new@example.edu,events,")
+    ran = call("run", "users.csv", "--concurrency", "20")
+    assert ran.code == 0, ran.err
+    report = json.loads((folder / "results.json").read_bytes())
+    assert [row["status"] for row in report["rows"]] == ["updated", "created"]
+    assert (report["run"]["operator"], report["run"]["base_url"]) == (stand_in.email, sandbox)
+    token = re.search(r"token = (\S+)", properties.read_text())
+    assert token is not None
+    assert token[1] not in (folder / "results.json").read_text() + ran.out + ran.err + logged_in.out + logged_in.err
+
+
+def test_a_wrong_password_is_told_without_it(call: Call, sandbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4, the cause, and no secret."""
+    monkeypatch.setenv("BULKUSERS_PASSWORD", "not-the-password")
+    called = call("login", "--base-url", sandbox, "--school", "s", "--email", "admin@example.edu")
+    assert called.code == 4
+    assert "does not accept" in called.err
+    assert "not-the-password" not in called.err
+
+
+def test_options_go_before_the_environment_and_that_before_the_properties(
+    call: Call, folder: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one order for every setting, seen in what the report says was used."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    (folder / "coursedog.properties").write_text(f"base_url = {sandbox}\nschool = from_properties\ntoken = t\n")
+
+    def used(*options: str) -> str:
+        call("run", "users.csv", *options)
+        run = json.loads((folder / "results.json").read_bytes())["run"]
+        return f"{run['school']} {run['options']['concurrency']}"
+
+    assert used() == "from_properties 20"
+    monkeypatch.setenv("BULKUSERS_SCHOOL", "from_environment")
+    monkeypatch.setenv("BULKUSERS_CONCURRENCY", "3")
+    assert used() == "from_environment 3"
+    assert used("--school", "from_option", "--concurrency", "2") == "from_option 2"
+
+
+def test_a_token_without_a_target_is_not_sent_to_a_rehearsal(call: Call, folder: Path) -> None:
+    """A job that forgot `--env` must not seem to have worked."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    (folder / "coursedog.properties").write_text("token = t\nschool = s\n")
+    called = call("run", "users.csv")
+    assert called.code == 4
+    assert "--env staging" in called.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run"], 2, "USERS.csv"),
+        (["run", "users.csv", "--env", "moon"], 2, "moon"),
+        (["run", "users.csv", "--concurrency", "0"], 2, "concurrency"),
+        (["run", "missing.csv"], 3, "missing.csv"),
+        (["run", "."], 3, "cannot read"),
+        (["run", "users.csv", "--env", "staging"], 4, "no school"),
+        (["run", "users.csv", "--env", "staging", "--school", "A B"], 4, "A B"),
+        (["run", "users.csv", "--env", "staging", "--school", "s"], 4, "bulkusers login"),
+        (["run", "users.csv", "--base-url", "http://example.edu", "--school", "s"], 4, "https"),
+        (["run", "users.csv", "--api-profile", "missing.toml"], 4, "missing.toml"),
+        (["run", "users.csv", "--properties", "missing"], 4, "missing"),
+        (["run", "users.csv", "--report", "missing/results.json"], 12, "missing"),
+        (["run", "users.csv", "--delimiter", "x"], 3, "delimiter"),
+        (["run", "users.csv", "--encoding", "klingon"], 3, "klingon"),
+        (["report", "missing.json"], 3, "missing.json"),
+        (["check", "missing.csv"], 3, "missing.csv"),
+        (["login"], 4, "--env"),
+        (["login", "--env", "staging", "--school", "s"], 4, "--email"),
+        (["sandbox", "--switch", "duplicate=500"], 2, "duplicate"),
+        (["frobnicate"], 2, "frobnicate"),
+    ],
+)
+def test_every_refusal_names_its_cause(call: Call, folder: Path, arguments: list[str], code: int, words: str) -> None:
+    """The exit code says whose turn it is, the words what to do; nothing is printed on stdout."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    called = call(*arguments)
+    assert (called.code, called.out) == (code, "")
+    assert words in called.err
+    assert "Traceback" not in called.err
+
+
+def test_quiet_is_silent_when_all_is_well_and_not_otherwise(call: Call, folder: Path) -> None:
+    """Cron mails whatever is printed, so only trouble is."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    called = call("run", "users.csv", "--env", "sandbox", "--quiet")
+    assert (called.code, called.out, called.err) == (0, "", "")
+    write_users(folder, "A,B,a@example.edu,event,")
+    called = call("run", "users.csv", "--env", "sandbox", "--quiet")
+    assert called.code == 6
+    assert "bulkusers run results.rejects.csv --env sandbox" in called.out
+
+
+def test_logs_for_collectors_are_json_lines(call: Call, folder: Path) -> None:
+    """Every line on stderr is an object, the last one with the counts and the exit code; stdout is empty."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    called = call("run", "users.csv", "--env", "sandbox", "--log-format", "json")
+    events = [json.loads(line) for line in called.err.splitlines()]
+    assert called.out == ""
+    assert events[-1]["exit_code"] == 0
+    assert events[-1]["counts"]["created"] == 1
+    assert json.loads(call("run", "missing.csv", "--log-format", "json").err.splitlines()[0])["level"] == "error"
+
+
+def test_standard_input_is_a_file_like_any_other(folder: Path) -> None:
+    """`-` is read to its end before anything is sent."""
+    users = f"{HEADER}\nA,B,a@example.edu,events,\n"
+    done = spawn("run", "-", "--env", "sandbox", stdin=None, input=users)
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in rows_of(folder / "results.json")] == ["created"]
+
+
+@pytest.mark.parametrize("env", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}])
+def test_a_terminal_that_knows_ascii_only_is_no_obstacle(folder: Path, env: dict[str, str]) -> None:
+    """Names and arrows that cannot be shown are replaced, and the run goes on."""
+    write_users(folder, "Zoë,Ünal,a@example.edu,event,", "Zoë,Ünal,b@example.edu,events,")
+    done = spawn("run", "users.csv", "--env", "sandbox", env=env)
+    assert done.returncode == 6, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_who_has_gone_does_not_stop_a_run(folder: Path) -> None:
+    """stdout and stderr are closed pipes, or closed altogether: the report is written all the same."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    for redirect in (">&- 2>&-", "| true", "2>&1 | true"):
+        command = f"{sys.executable} -m bulkusers run users.csv --env sandbox -o r.json {redirect}"
+        subprocess.run(["bash", "-c", command], check=False, timeout=60)  # noqa: S607 - the system's own shell
+        assert [row["status"] for row in rows_of(folder / "r.json")] == ["created"]
+        (folder / "r.json").unlink()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_run_in_order(folder: Path, call: Call, number: signal.Signals, code: int) -> None:
+    """What is under way is finished, the rest is unprocessed, the report is written, and the exit code tells."""
+    (folder / "users.csv").write_text(call("template", "--rows", "2000").out)
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "users.csv", "--env", "sandbox", "--rate", "200"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    journal = folder / "results.journal"
+    wait_for(lambda: journal.exists() and journal.stat().st_size > 1000)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert b"asked to stop" in out
+    counts = json.loads((folder / "results.json").read_bytes())["counts"]
+    assert counts["unprocessed"] > 0
+    assert sum(counts.values()) == 2 * counts["rows"] == 4000
+
+
+def wait_for(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Wait until something holds."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it never came to hold"
+        time.sleep(0.01)
+
+
+def test_a_question_is_asked_on_a_terminal_only(folder: Path, sandbox: str) -> None:
+    """On a terminal `run` asks about mails, and Enter means no; `--no-notify` needs no question."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    (folder / "coursedog.properties").write_text(f"base_url = {sandbox}\nschool = example_university\ntoken = t\n")
+    assert b"registration mail to each" in on_terminal("run", "users.csv", typed=b"\n")
+    assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is False
+    on_terminal("run", "users.csv", typed=b"y\n")
+    assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is True
+    assert b"registration mail to each" not in on_terminal("run", "users.csv", "--no-notify", typed=b"")
+
+
+def on_terminal(*arguments: str, typed: bytes) -> bytes:
+    """Run a command on a terminal of 80 columns and return all that it showed."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen([*PROGRAM, *arguments], stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    os.write(ours, typed)
+    shown = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        while piece := read_terminal(terminal):
+            shown += piece
+    process.wait(20)
+    return shown
+
+
+def read_terminal(terminal: IO[bytes]) -> bytes:
+    """Read what a terminal shows next; nothing once its program has ended."""
+    try:
+        return terminal.read(4096)
+    except OSError:  # Linux says EIO when the last program has closed it
+        return b""
+
+
+def commands() -> dict[str, set[str]]:
+    """Return every command and its options, as the program has them."""
+    from typer.main import get_command
+
+    group: Any = get_command(app)
+    return {
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, command in group.commands.items()
+    }
+
+
+def test_readme_and_help_name_the_same_commands_and_options() -> None:
+    """What is promised is there, and what is there is promised."""
+    readme = README.read_text(encoding="utf-8")
+    said_commands = set(re.findall(r"^\| `bulkusers (\w+)", readme, re.MULTILINE))
+    assert said_commands == set(commands())
+    said_options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme))
+    foreign = {"--editable"}  # of other programs
+    real = {option for options in commands().values() for option in options if option.startswith("--")}
+    real |= {"--version", "--help"}
+    assert said_options - foreign - real == set()
+    assert real - said_options - {"--help"} == set()
+
+
+def test_every_option_is_an_environment_variable_by_one_rule() -> None:
+    """`--max-duration` is BULKUSERS_MAX_DURATION, and so for each option that is there."""
+    from typer.main import get_command
+
+    group: Any = get_command(app)
+    for command in group.commands.values():
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                assert parameter.envvar == "BULKUSERS_" + parameter.opts[0].removeprefix("--").replace("-", "_").upper()
+
+
+def test_help_is_readable_on_80_columns() -> None:
+    """Every page of help fits a terminal."""
+    for name in ["", *commands()]:
+        done = spawn(*name.split(), "--help", env={"COLUMNS": "80"})
+        assert done.returncode == 0
+        assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_secrets_are_never_options() -> None:
+    """Whoever lists the machine's processes must not see a token or a password."""
+    assert not {option for options in commands().values() for option in options if "token" in option or "pass" in option}
