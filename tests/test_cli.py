@@ -63,8 +63,16 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
 
 def spawn(*arguments: str, env: dict[str, str] | None = None, **more: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401 - as subprocess.run
     """Run a command as a process of its own."""
-    more = {"capture_output": True, "stdin": subprocess.DEVNULL, "check": False, "timeout": 60} | more
-    return subprocess.run([*PROGRAM, *arguments], text=True, env=os.environ | (env or {}), **more)
+    more = {"stdin": subprocess.DEVNULL} | more
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | (env or {}),
+        **more,
+    )
 
 
 @pytest.fixture
@@ -161,7 +169,9 @@ def test_a_file_that_is_no_report_is_refused(call: Call, folder: Path, content: 
     assert "x.json" in called.err
 
 
-def test_a_login_is_all_that_a_run_needs(call: Call, folder: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_is_all_that_a_run_needs(
+    call: Call, folder: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`login` keeps token, school and target in a file of mode 0600; `run` then needs no option."""
     stand_in = Sandbox()
     monkeypatch.setenv("BULKUSERS_PASSWORD", stand_in.password)
@@ -169,7 +179,12 @@ def test_a_login_is_all_that_a_run_needs(call: Call, folder: Path, sandbox: str,
     assert logged_in.code == 0, logged_in.err
     properties = folder / "coursedog.properties"
     assert properties.stat().st_mode & 0o777 == 0o600
-    assert [line.split(" = ")[0] for line in properties.read_text().splitlines()] == ["base_url", "school", "email", "token"]
+    assert [line.split(" = ")[0] for line in properties.read_text().splitlines()] == [
+        "base_url",
+        "school",
+        "email",
+        "token",
+    ]
     monkeypatch.delenv("BULKUSERS_PASSWORD")
     write_users(folder, "Example,User 00001,user00001@example.edu,catalog,example-admin", "A,B,new@example.edu,events,")
     ran = call("run", "users.csv", "--concurrency", "20")
@@ -293,7 +308,7 @@ def test_a_terminal_that_knows_ascii_only_is_no_obstacle(folder: Path, env: dict
 
 
 def test_a_reader_who_has_gone_does_not_stop_a_run(folder: Path) -> None:
-    """stdout and stderr are closed pipes, or closed altogether: the report is written all the same."""
+    """Pipes whose reader has left, streams that are closed: the report is written all the same."""
     write_users(folder, "A,B,a@example.edu,events,")
     for redirect in (">&- 2>&-", "| true", "2>&1 | true"):
         command = f"{sys.executable} -m bulkusers run users.csv --env sandbox -o r.json {redirect}"
@@ -307,7 +322,9 @@ def test_a_signal_ends_a_run_in_order(folder: Path, call: Call, number: signal.S
     """What is under way is finished, the rest is unprocessed, the report is written, and the exit code tells."""
     (folder / "users.csv").write_text(call("template", "--rows", "2000").out)
     process = subprocess.Popen(
-        [*PROGRAM, "run", "users.csv", "--env", "sandbox", "--rate", "200"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*PROGRAM, "run", "users.csv", "--env", "sandbox", "--rate", "200"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     journal = folder / "results.journal"
     wait_for(lambda: journal.exists() and journal.stat().st_size > 1000)
@@ -412,4 +429,6 @@ def test_help_is_readable_on_80_columns() -> None:
 
 def test_secrets_are_never_options() -> None:
     """Whoever lists the machine's processes must not see a token or a password."""
-    assert not {option for options in commands().values() for option in options if "token" in option or "pass" in option}
+    assert not {
+        option for options in commands().values() for option in options if "token" in option or "pass" in option
+    }

@@ -1,0 +1,45 @@
+"""The package as other programs see it."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import bulkusers
+from bulkusers.sandbox import Sandbox, serve
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+async def test_the_readmes_program_does_the_job(tmp_path: Path) -> None:
+    """The five lines of the README, pointed at a sandbox, create a user and print what they say they print."""
+    block = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    (tmp_path / "users.csv").write_text("First Name,Last Name,Email,Products\nA,B,a@example.edu,events\n")
+    async with serve(Sandbox()) as sandbox:
+        target = f'Settings(base_url="{sandbox.url}", school="{sandbox.school}", token=Secret("{sandbox.new_token()}"))'
+        program, replaced = re.subn(r"Settings\.at\(.*\)", target, block[1])
+        assert replaced == 1
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+    assert (out, err) == (b"1 0\n", b"")
+    assert json.loads((tmp_path / "results.json").read_bytes())["counts"]["created"] == 1
+
+
+def test_every_public_name_is_there() -> None:
+    """What the package promises can be imported from it, and nothing that it does not promise."""
+    for names in bulkusers.HOMES.values():
+        for name in names.split():
+            assert getattr(bulkusers, name).__class__ is not None
+    assert not hasattr(bulkusers, "no_such_name")
+
+
+def test_asking_for_help_loads_no_network_code() -> None:
+    """`--help` answers at once: aiohttp is loaded by what needs it."""
+    program = "import sys, bulkusers.cli.app; print('aiohttp' in sys.modules, 'uvloop' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
