@@ -88,9 +88,7 @@ FORMULA_STARTS: Final = ("=", "+", "-", "@")
 REJECT_TITLES: Final = ("Error", "Hint")
 """What a file of rejected rows has besides; ignored when such a file is run again."""
 
-_CLOSE: Final = (
-    0.86  # difflib's ratio: `Prodcuts` 0.875 is meant as Products, `Department Code` 0.846 is not Department ID
-)
+_CLOSE: Final = 0.86  # difflib's ratio: `Prodicts` has 0.875 of Products, `Department Code` 0.846 of Department ID
 _SHORT: Final = 5  # letters; below it everything is close to something: `Name` is not `lname`
 
 

@@ -30,17 +30,18 @@ def check_place(path: Path) -> None:
     """Find out now whether `path` can be written later.
 
     Raises:
-        StorageError: it is a symlink or a folder, or its folder is missing or cannot be written.
+        StorageError: it is a symlink, a folder or a device, or its folder is missing or cannot be written.
 
     """
-    if path.is_symlink() or path.is_dir():
-        raise StorageError(f"{path} is no ordinary file", hint="name another one with --report")
     try:
+        ordinary = not path.is_symlink() and (path.is_file() or not path.exists())
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise StorageError(
             f"cannot write into the folder of {path}: {error.strerror}", hint="name another one with --report"
         ) from None
+    if not ordinary:
+        raise StorageError(f"{path} is no ordinary file", hint="name another one with --report")
 
 
 def move_aside(path: Path) -> Path | None:

@@ -122,7 +122,7 @@ def _overlay(tables: dict[str, dict[str, Any]], path: Path) -> None:
                 raise _unknown(path, where, {f"{name}.{known}" for known in tables[name]})
             if not _alike(value, tables[name][key]):
                 raise SettingsError(f"{path}: {where} must look like {tables[name][key]!r}, not {value!r}")
-            if name == "paths":
+            if name == "paths" or key == "path":
                 _check_paths(path, where, value)
             tables[name][key] = value
 
@@ -142,7 +142,7 @@ def _check_paths(path: Path, where: str, value: str | list[str]) -> None:
     for template in [value] if isinstance(value, str) else value:
         try:
             filled = template.format(school="s", email="e")
-        except (KeyError, IndexError, ValueError):
+        except (LookupError, ValueError, AttributeError, TypeError):  # whatever a wrong {placeholder} leads to
             filled = ""
         if not filled.startswith("/") or {".", ".."} & set(filled.split("/")):
             raise SettingsError(

@@ -21,6 +21,7 @@ from bulkusers.tally import Problem
 
 SCHEMA: Final = 1
 ROWS_BEGIN: Final = b'"rows": ['
+ROWS_END: Final = b"]}"
 REJECTED: Final = b'"status":"rejected"'
 
 
@@ -50,14 +51,22 @@ class Report:
         return int(self.run["exit_code"])
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield every row's outcome, in the order of the file, without holding them."""
-        with self.path.open("rb") as file:
-            if any(line.rstrip() == ROWS_BEGIN for line in file):
-                for line in file:
-                    if line.startswith(b"{"):
+        """Yield every row's outcome, in the order of the file, without holding them.
+
+        Raises:
+            SourceError: the file ends too early, or is damaged.
+
+        """
+        try:
+            with self.path.open("rb") as file:
+                if any(line.rstrip() == ROWS_BEGIN for line in file):
+                    for line in file:
+                        if line.rstrip() == ROWS_END:
+                            return
                         yield orjson.loads(line.rstrip().rstrip(b","))
-                return
-        yield from orjson.loads(self.path.read_bytes())["rows"]  # reformatted by another tool
+            yield from orjson.loads(self.path.read_bytes())["rows"]  # reformatted by another tool
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise SourceError(f"{self.path} is damaged", hint="get a whole copy of it") from None
 
 
 def write_report(report: Report, rows: Iterable[bytes]) -> None:
@@ -78,7 +87,7 @@ def write_report(report: Report, rows: Iterable[bytes]) -> None:
             if last is not None:
                 file.write(last + b",\n")
             last = row
-        file.write((last + b"\n" if last is not None else b"") + b"]}\n")
+        file.write((last + b"\n" if last is not None else b"") + ROWS_END + b"\n")
 
 
 def read_report(path: Path) -> Report:

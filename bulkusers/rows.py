@@ -186,12 +186,12 @@ def find_delimiter(path: str, file: BinaryIO, encoding: str, wanted: str) -> str
             raise SourceError(f"a delimiter is , ; | or tab, not {wanted!r}")
         return _NAMED_DELIMITERS[wanted.lower()]
 
-    def fitness(delimiter: str) -> tuple[int, int]:
+    def fitness(delimiter: str) -> int:
         try:
             _, header = read_header(path, file, Form(encoding, delimiter))
         except SourceError:  # not the delimiter; if none fits, the reading proper says why
-            return (-1, 0)
-        return count_known(header), len(header)
+            return -1
+        return count_known(header)
 
     return max(DELIMITERS, key=fitness)
 

@@ -238,9 +238,7 @@ class TestALostCreate:
 
 @pytest.mark.parametrize("lost", [LOST, answer(500), Response(200, b"<html>"), answer(200, {"email": "x@example.edu"})])
 @pytest.mark.parametrize(("there", "status"), [(True, Status.UPDATED), (False, Status.UNKNOWN)])
-def test_a_lost_update_is_believed_only_when_seen(
-    lost: Response | TransportError, there: bool, status: Status
-) -> None:
+def test_a_lost_update_is_believed_only_when_seen(lost: Response | TransportError, there: bool, status: Status) -> None:
     """The record is read again: all of it as sent is an update, anything else is not known."""
     merged = THERE | {
         "lastName": "Lovelace",

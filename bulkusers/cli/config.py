@@ -15,6 +15,7 @@ from bulkusers.errors import SettingsError
 from bulkusers.files import replacing
 from bulkusers.models import Secret
 from bulkusers.profile import Profile
+from bulkusers.settings import is_loopback
 
 PROPERTIES: Final = Path("coursedog.properties")
 KEYS: Final = ("env", "base_url", "school", "email", "token")
@@ -37,14 +38,18 @@ def load_properties(path: Path | None) -> dict[str, str]:
         raise SettingsError(f"there is no {path}", hint="bulkusers login writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read {path or PROPERTIES}: {getattr(error, 'strerror', error)}") from None
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False, allow_no_value=True)
+    # without a default section, whose values would come back in each other one
+    parser = configparser.ConfigParser(
+        interpolation=None, delimiters=("=",), strict=False, allow_no_value=True, default_section=""
+    )
     try:
-        parser.read_string(f"[{configparser.DEFAULTSECT}]\n{text}")
+        # an indented line is a line of its own, not the rest of the one above
+        parser.read_string("\n".join(["[top]", *(line.strip() for line in text.splitlines())]))
     except configparser.Error:
         # the parser's own words would repeat the line, and that may be the token's
         raise SettingsError(f"{path or PROPERTIES} is not made of `key = value` lines") from None
-    sections: list[Mapping[str, str | None]] = [parser.defaults(), *(parser[name] for name in parser.sections())]
-    found = {key.replace("-", "_"): value for section in sections for key, value in section.items() if value}
+    values: list[tuple[str, str | None]] = [item for name in parser.sections() for item in parser.items(name)]
+    found = {key.replace("-", "_"): value for key, value in values if value}
     return {key: found[key] for key in KEYS if key in found}
 
 
@@ -120,9 +125,9 @@ def find_password() -> Secret:
 
 
 def find_proxy(base_url: str) -> str:
-    """Return the proxy that the usual environment variables name for this URL, if any."""
+    """Return the proxy that the usual environment variables name for this URL, if any; none for this machine."""
     parts = urlsplit(base_url)
-    if not parts.hostname or proxy_bypass(parts.hostname):
+    if not parts.hostname or is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
         return ""
     proxy = getproxies().get(parts.scheme, "")
     return proxy if "://" in proxy or not proxy else f"http://{proxy}"

@@ -1,6 +1,7 @@
 """What people and logs see while a command works: notes and progress on stderr, results on stdout."""
 
 import asyncio
+import json
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -8,10 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import ClassVar, Final, TextIO
 
-import orjson
-
 from bulkusers.cli.options import LogFormat
-from bulkusers.cli.summary import duration
+from bulkusers.cli.summary import WIDTH, cut, duration
 from bulkusers.models import Status
 from bulkusers.source import Facts
 from bulkusers.tally import Tally
@@ -65,7 +64,8 @@ class Screen:
     def _log(self, level: str, message: str, **more: object) -> None:
         if self._json:
             stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-            write(sys.stderr, orjson.dumps({"time": stamp, "level": level, "message": message, **more}).decode())
+            # escaped to ASCII: exact in every locale, and a file name that is not UTF-8 can be said, too
+            write(sys.stderr, json.dumps({"time": stamp, "level": level, "message": message, **more}))
         else:
             words = {"warning": "warning: ", "error": "error: ", "hint": "  → "}
             write(sys.stderr, words.get(level, "") + message)
@@ -136,7 +136,10 @@ def describe(tally: Tally, seconds: float) -> str:
     parts.append(f"failed {failed:,}")
     if rate and seconds > 1:
         parts.append(f"ETA {duration((counts['rows'] - done) / rate)}")
-    return "  ".join(parts)
+    line = "  ".join(parts)
+    if len(line) > WIDTH:  # of a million rows; the time to go says as much as the rate
+        line = " ".join([parts[0], *parts[2:]])
+    return cut(line)
 
 
 def write(stream: TextIO | None, line: str) -> None:

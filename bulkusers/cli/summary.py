@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, Final
 
 from bulkusers.models import Status
@@ -28,7 +29,7 @@ def summarize(report: Report) -> Iterator[str]:
     rows = plural(counts["rows"], "row")
     yield f"{run['input']['path']}: {rows} to {describe_target(run)} in {duration(run['seconds'])}"
     if run["stopped"]:
-        yield f"Stopped: {run['stopped']['reason']}"
+        yield from fold(f"Stopped: {run['stopped']['reason']}")
     yield ""
     yield from table_of_counts(counts)
     yield f"  {report.http['requests']:>9,} requests, {report.http['requests_per_second']:,} per second"
@@ -38,7 +39,7 @@ def summarize(report: Report) -> Iterator[str]:
         yield ""
         yield "Next:"
     for why, command in steps:
-        yield f"  {why}:" if command else f"  {why}"
+        yield from fold(f"  {why}:" if command else f"  {why}")
         if command:
             yield f"    {command}"
     yield ""
@@ -62,8 +63,8 @@ def list_problems(problems: Sequence[Problem]) -> Iterator[str]:
     for problem in pressing[:MOST_SHOWN]:
         yield cut(f"  {problem.count:>9,} {problem.message}")
         yield cut(f"{'':>12}{name_rows(problem)}{f': {problem.hint}' if problem.hint else ''}")
-    if more := len(pressing) - MOST_SHOWN:
-        yield f"{'':>12}and {plural(more, 'more kind')}" if more > 0 else ""
+    if (more := len(pressing) - MOST_SHOWN) > 0:
+        yield f"{'':>12}and {plural(more, 'more kind')}"
 
 
 def name_rows(problem: Problem) -> str:
@@ -124,6 +125,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def fold(sentence: str) -> list[str]:
+    """Return a sentence as lines of a screen's width; words such as paths stay whole."""
+    return wrap(sentence, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def cut(line: str) -> str:

@@ -91,12 +91,11 @@ class State:
         """Return the e-mail under which a user is stored now, whatever lagging reads say."""
         if email in self.users:
             return email
-        spelling = self._spelled.get(fold(email))
         # `users` is open to tests, so what is remembered about it may be out of date
-        if len(self._spelled) != len(self.users) or (spelling is not None and spelling not in self.users):
+        newest = next(reversed(self.users), "")
+        if len(self._spelled) != len(self.users) or self._spelled.get(fold(newest)) != newest:
             self._spelled = {fold(each): each for each in self.users}
-            spelling = self._spelled.get(fold(email))
-        return spelling
+        return self._spelled.get(fold(email))
 
     def _put(self, email: str, record: Record | None, now: float) -> None:
         key = fold(email)

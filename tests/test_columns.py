@@ -1,0 +1,138 @@
+"""Headers: which name a column, which are nearly one, and which are none of ours."""
+
+import pytest
+
+from bulkusers.columns import COLUMNS, REJECT_TITLES, count_known, header_key, match_header
+from bulkusers.errors import SourceError
+
+REQUIRED = ["First Name", "Last Name", "Email", "Products"]
+
+
+def test_every_title_and_synonym_names_its_column() -> None:
+    """A header of nothing but titles, or with any one replaced by a synonym, puts each column where it stands."""
+    titles = [column.title for column in COLUMNS]
+    assert match_header("users.csv", 1, titles).places == tuple(range(len(COLUMNS)))
+    for place, column in enumerate(COLUMNS):
+        for synonym in column.synonyms:
+            header = [*titles[:place], synonym, *titles[place + 1 :]]
+            assert match_header("users.csv", 1, header).places == tuple(range(len(COLUMNS)))
+
+
+def test_no_name_means_two_columns() -> None:
+    """All the names are distinct, also from the titles in a file of rejects."""
+    names = [header_key(name) for column in COLUMNS for name in (column.title, *column.synonyms)]
+    names += map(header_key, REJECT_TITLES)
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "header", ["first_name", " FIRST  NAME ", "First-Name", "#FirstName", "\ufefffirst name:", "First\nName*"]
+)
+def test_headers_are_compared_by_their_letters_and_digits(header: str) -> None:
+    """Case, blanks, line breaks and punctuation make no difference."""
+    assert header_key(header) == "firstname"
+
+
+@pytest.mark.parametrize(
+    ("header", "title"),
+    [
+        ("Prodcuts", "Products"),
+        ("Prodicts", "Products"),
+        ("Prducts", "Products"),
+        ("Productss", "Products"),
+        ("Emial", "Email"),
+        ("Emails", "Email"),
+        ("Email Adress", "Email"),
+        ("Frist Name", "First Name"),
+        ("Fist Name", "First Name"),
+        ("Last Nmae", "Last Name"),
+        ("Surnmae", "Last Name"),
+        ("Deparment", "Department"),
+        ("Departments", "Department"),
+        ("Primary Deparment", "Department"),
+        ("Secondry Departments", "Secondary Departments"),
+        ("Extenal ID", "External ID"),
+        ("Rol IDs", "Role IDs"),
+        ("Roels", "Role IDs"),
+        ("Stauts", "Status"),
+    ],
+)
+def test_typing_errors_are_refused_with_the_title_that_was_meant(header: str, title: str) -> None:
+    """A misspelt column is not silently ignored."""
+    with pytest.raises(SourceError, match=f"there is no column '{header}'; did you mean '{title}'") as refusal:
+        match_header("users.csv", 1, [*REQUIRED, header])
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(
+            "Username",
+            "User Name",
+            "Full Name",
+            "Middle Name",
+            "Maiden Name",
+            "Preferred Name",
+            "Display Name",
+            "Legal Name",
+        ),
+        *("Name", "Nickname", "Initials", "Phone", "Phone Number", "Mobile", "Title", "Job Title", "Position", "Notes"),
+        *("Comments", "Date", "Start Date", "Last Login", "Created At", "Country", "State", "City", "Address", "Zip"),
+        *("Campus", "Campus ID", "Building", "Office", "Department Chair", "Department Code", "Department Head"),
+        *("Department Name", "Home Department", "College", "School", "Institution", "Faculty", "Division", "Unit"),
+        *("Program", "Production", "Product Name", "Project", "Role Name", "User Role", "User Type", "Type", "Group"),
+        *("Employee ID", "Student ID", "Person ID", "Staff ID", "Net ID", "SSO ID", "Internal ID", "Emplid", "ID"),
+        *("Email 2", "Secondary Email", "Email Type", "Mailing", "Mailbox", "Mail Stop", "Manager", "Supervisor"),
+        *(
+            "Password",
+            "Active",
+            "Gender",
+            "Pronouns",
+            "Term",
+            "Course",
+            "Language",
+            "Rules",
+            "Roll",
+            "Status Date",
+            "Row",
+        ),
+    ],
+)
+def test_other_columns_are_ignored_and_listed(header: str) -> None:
+    """A school's own columns stop nothing."""
+    layout = match_header("users.csv", 1, [header, *REQUIRED])
+    assert layout.ignored == (header,)
+    assert layout.places == (1, 2, 3, 4, -1, -1, -1, -1, -1)
+
+
+def test_reject_titles_and_blank_headers_are_not_listed() -> None:
+    """What we added ourselves, and columns without a name, are ignored without a word."""
+    layout = match_header("users.csv", 1, ["Error", "", *REQUIRED, "Hint", " "])
+    assert layout.ignored == ()
+    assert layout.width == 7
+    assert layout.header == ("Error", "", *REQUIRED, "Hint", " ")
+
+
+@pytest.mark.parametrize("twice", ["Email", "e-mail address"])
+def test_a_column_that_stands_there_twice_is_refused(twice: str) -> None:
+    """Neither the first nor the last of two columns wins."""
+    with pytest.raises(SourceError, match=f"'Email' and '{twice}' both mean Email"):
+        match_header("users.csv", 1, [*REQUIRED, twice])
+
+
+def test_unknown_columns_may_stand_there_twice() -> None:
+    """What is ignored cannot be ambiguous."""
+    assert match_header("users.csv", 1, [*REQUIRED, "Phone", "Phone"]).ignored == ("Phone", "Phone")
+
+
+def test_all_missing_columns_are_named() -> None:
+    """One message is enough to complete the header, and says which row was taken for it."""
+    with pytest.raises(SourceError, match="the header, row 3, has no column Last Name, Products") as refusal:
+        match_header("users.csv", 3, ["First Name", "Email"])
+    assert "bulkusers template" in refusal.value.hint
+
+
+def test_only_columns_are_counted_as_known() -> None:
+    """A delimiter is recognised by the columns that it brings out."""
+    assert count_known(["first name", "E-Mail", "Phone", "", "Error"]) == 2

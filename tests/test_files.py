@@ -1,0 +1,205 @@
+"""Files that only their owner can read, and that are either whole or not there."""
+
+import errno
+import os
+import resource
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bulkusers.errors import StorageError
+from bulkusers.files import check_place, move_aside, open_private, replacing
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Take every restriction off new files for a while."""
+    old = os.umask(0)
+    yield
+    os.umask(old)
+
+
+def mode(path: Path) -> int:
+    """Return a file's permissions."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file as the program does."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_files_are_for_their_owner_only_whatever_the_umask(tmp_path: Path) -> None:
+    """So is one that takes the place of a file that everybody could read."""
+    open_private(tmp_path / "new").close()
+    assert mode(tmp_path / "new") == 0o600
+    (tmp_path / "old").write_bytes(b"old")
+    assert mode(tmp_path / "old") == 0o666
+    put(tmp_path / "old", b"new")
+    assert mode(tmp_path / "old") == 0o600
+
+
+def test_a_file_that_exists_is_not_opened_anew(tmp_path: Path) -> None:
+    """Its content stays."""
+    path = tmp_path / "file"
+    path.write_bytes(b"kept")
+    with pytest.raises(StorageError, match="cannot write .*file: File exists"):
+        open_private(path)
+    assert path.read_bytes() == b"kept"
+
+
+def test_a_symlink_is_not_followed(tmp_path: Path) -> None:
+    """Not to a file, and not to a name where none is yet."""
+    (tmp_path / "target").write_bytes(b"kept")
+    for name, target in (("link", "target"), ("dangling", "nothing")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with pytest.raises(StorageError):
+            open_private(tmp_path / name)
+    assert (tmp_path / "target").read_bytes() == b"kept"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_an_open_file_can_be_read_back(tmp_path: Path) -> None:
+    """The journal depends on it."""
+    with open_private(tmp_path / "file") as file:
+        file.write(b"line\n")
+        file.seek(0)
+        assert file.read() == b"line\n"
+
+
+def test_a_new_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    """Until the last byte is written, readers see the old one; afterwards nothing is left beside."""
+    path = tmp_path / "results.json"
+    put(path, b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), StorageError("the journal is gone")])
+def test_the_old_file_stays_whole_when_writing_is_given_up(tmp_path: Path, error: BaseException) -> None:
+    """The error comes through as it is."""
+    path = tmp_path / "results.json"
+    put(path, b"old")
+    with pytest.raises(type(error)) as caught, replacing(path) as file:
+        file.write(b"half of the new")
+        raise error
+    assert caught.value is error
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def fill_at_sync(patch: pytest.MonkeyPatch) -> None:
+    """Let the disk be full when the last bytes are to reach it."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    patch.setattr(os, "fsync", fail)
+
+
+def limit_size(patch: pytest.MonkeyPatch) -> None:
+    """Let the system refuse to write more than 1,000 bytes; `patch` puts the old limit back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    patch.setattr(patch, "undo", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+
+
+@pytest.mark.parametrize(
+    ("fill", "reason"), [(fill_at_sync, "No space left on device"), (limit_size, "File too large")]
+)
+def test_the_old_file_stays_whole_when_the_disk_is_full(
+    tmp_path: Path, fill: Callable[[pytest.MonkeyPatch], None], reason: str
+) -> None:
+    """The error names the file and the reason, and what was written of the new one is gone."""
+    path = tmp_path / "results.json"
+    put(path, b"old")
+    with pytest.MonkeyPatch.context() as patch:
+        fill(patch)
+        with pytest.raises(StorageError, match=f"cannot write .*results.json: {reason}"):
+            put(path, b"n" * 100_000)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    """Nobody made it, so nothing can be written into it."""
+    with pytest.raises(StorageError, match="No such file or directory"):
+        put(tmp_path / "none" / "results.json", b"")
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    """Process numbers come round; a leftover of the same one is overwritten."""
+    path = tmp_path / "results.json"
+    (tmp_path / f".results.json.{os.getpid()}.tmp").write_bytes(b"half")
+    put(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_moved_where_nothing_is(tmp_path: Path) -> None:
+    """The first run has no older report."""
+    assert move_aside(tmp_path / "results.json") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_report_is_moved_aside_never_lost(tmp_path: Path) -> None:
+    """However many were written at the same time, each keeps a name that tells when, and its kind."""
+    path = tmp_path / "results.json"
+    for number in range(12):
+        path.write_bytes(b"%d" % number)
+        os.utime(path, (0, 0))
+        aside = move_aside(path)
+        assert aside is not None
+        assert aside.name.startswith("results.1970-01-01T00-00-00Z")
+        assert aside.suffix == ".json"
+        assert aside.read_bytes() == b"%d" % number
+    kept = [file.read_bytes() for file in tmp_path.iterdir()]
+    assert sorted(kept) == sorted(b"%d" % number for number in range(12))
+
+
+def test_a_good_place_is_found_good_and_left_as_it_is(tmp_path: Path) -> None:
+    """Both where nothing is and where an older file stands."""
+    path = tmp_path / "results.json"
+    check_place(path)
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(b"old")
+    check_place(path)
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none/results.json", "No such file or directory"),
+        ("file/results.json", "Not a directory"),
+        ("folder", "no ordinary file"),
+        ("link", "no ordinary file"),
+        ("dangling", "no ordinary file"),
+        ("pipe", "no ordinary file"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_bad_place_is_found_before_anything_is_sent(tmp_path: Path, name: str, reason: str) -> None:
+    """The message says why, the hint which option names another one."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match=reason) as caught:
+        check_place(tmp_path / name)
+    assert "--report" in caught.value.hint
+
+
+def test_a_device_is_no_place_for_a_report() -> None:
+    """An administrator's run must not put a file in its place."""
+    with pytest.raises(StorageError, match="/dev/null is no ordinary file"):
+        check_place(Path(os.devnull))
