@@ -11,7 +11,7 @@ from typing import Final
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-from bulkusers.columns import COLUMNS, Column, Layout
+from bulkusers.columns import BLANKS, COLUMNS, Column, Layout, clean
 from bulkusers.models import Outcome, Status, User
 
 Values = tuple[str, ...]
@@ -19,15 +19,9 @@ Values = tuple[str, ...]
 
 EMAIL: Final = [column.field for column in COLUMNS].index("email")
 
-BLANKS: Final = (
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"  # what Unicode calls white space
-    "\u200b\u200c\u200d\u2060\ufeff"  # what takes no space at all
-)
-"""What is stripped off both ends of a cell."""
-
 NOTICES: Final = {
     "department-comma": "Department takes one value; the comma is sent as a part of it",
+    "inactive-products": "an inactive user's blank Products keep the products that are there, unless overwritten",
     "several-roles": "the vendor advises against more than one prebuilt role",
 }
 
@@ -120,14 +114,6 @@ class Rules:
         return self._judge_slowly(values)
 
 
-def clean(cell: str) -> str:
-    """Return a cell in NFC without blanks around it and without the apostrophe that keeps it from being a formula."""
-    cell = unicodedata.normalize("NFC", cell).strip(BLANKS)
-    if cell[:1] == "'" and cell[1:2] in {"=", "+", "-", "@"}:
-        return cell[1:]
-    return cell
-
-
 @lru_cache(maxsize=1024)  # a file has few distinct lists of products or roles
 def split_values(cell: str) -> tuple[str, ...]:
     """Return the values of a cell that holds several, each once."""
@@ -163,12 +149,6 @@ def show_email(email: str) -> str:
     return email[:_LONGEST_SHOWN]
 
 
-def email_key(email: str) -> str:
-    """Return what e-mails are compared by: neither case nor the way of writing an accent makes another user."""
-    folded = email.casefold()
-    return folded if folded.isascii() else unicodedata.normalize("NFC", folded)
-
-
 def identify(values: Values) -> tuple[object, ...]:
     """Return what rows with the same e-mail must have in common to be the same user twice."""
     first, last, _, products, external_id, department, secondary, roles, status, *extra = values
@@ -178,8 +158,10 @@ def identify(values: Values) -> tuple[object, ...]:
 
 def list_notices(values: Values) -> list[str]:
     """Return the codes of what is worth saying about a row that has no fault."""
-    _, _, _, _, _, department, _, roles, _ = values
+    _, _, _, products, _, department, _, roles, _ = values
     codes = []
+    if not products:  # no fault, so the user is inactive
+        codes.append("inactive-products")
     if "," in department:
         codes.append("department-comma")
     if "," in roles and len(split_values(roles)) > 1:
@@ -226,7 +208,8 @@ def _check_meaning(column: Column, given: tuple[str, ...], products: tuple[str, 
 
 def _missing(column: Column) -> Fault:
     code = f"{column.field.replace('_', '-')}-missing"
-    return Fault(code, f"{column.title} is blank", "fill it in: Coursedog needs it for every user")
+    who = "active user" if column.field == "products" else "user"
+    return Fault(code, f"{column.title} is blank", f"fill it in: Coursedog needs it for every {who}")
 
 
 def _check_email(email: str) -> Iterator[Fault]:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -81,6 +82,13 @@ COLUMNS: Final = (
     Column("roles", "Role IDs", several=True, synonyms=("role id", "roles", "role")),
     Column("status", "Status", synonyms=("user status", "account status")),
 )
+
+BLANKS: Final = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"  # what Unicode calls white space
+    "\u200b\u200c\u200d\u2060\ufeff"  # what takes no space at all
+)
+"""What is stripped off both ends of a cell."""
 
 FORMULA_STARTS: Final = ("=", "+", "-", "@")
 """A cell that begins with one of these is a formula to a spreadsheet."""
@@ -168,9 +176,16 @@ def _refuse_near_miss(path: str, header: str, key: str) -> None:
         )
 
 
+def clean(cell: str) -> str:
+    """Return a cell in NFC without blanks around it and without the apostrophe that keeps it from being a formula."""
+    cell = unicodedata.normalize("NFC", cell).strip(BLANKS)
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
+
+
 def safe_cell(cell: str) -> str:
     """Return a cell as every CSV file of ours writes it: a spreadsheet shows it and never runs it as a formula.
 
-    The apostrophe is taken off again where a file is read, so that a cell survives the way there and back.
+    `clean` takes the apostrophe off again where a file is read, so that a cell survives the way there and back.
     """
-    return f"'{cell}" if cell.lstrip()[:1] in FORMULA_STARTS and cell.strip() else cell
+    bare = unicodedata.normalize("NFC", cell).strip(BLANKS)
+    return f"'{bare}" if bare.startswith(FORMULA_STARTS) else cell

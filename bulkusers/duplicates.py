@@ -7,8 +7,9 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Final
 
-from bulkusers.cells import EMAIL, Values, email_key, identify
+from bulkusers.cells import EMAIL, Values, identify
 from bulkusers.errors import SourceError
+from bulkusers.models import email_key
 
 _BUCKETS: Final = 256  # so that sorting one of them needs little memory
 _ROWS_NAMED: Final = 5

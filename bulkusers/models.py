@@ -1,8 +1,9 @@
 """The values that travel through a run: users in, requests and responses, outcomes out."""
 
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Final
 
 
@@ -60,7 +61,7 @@ class Outcome:
     code: str = ""  # stable, for scripts: "email-invalid"
     message: str = ""  # one sentence, no value of any cell in it
     hint: str = ""  # what to do about it
-    changed: tuple[str, ...] = ()  # names of the columns that an update changed
+    changed: tuple[str, ...] = ()  # names of the record's fields that an update changed
     attempts: int = 0  # requests that could have changed something (POST, PUT, DELETE)
     ms: int = 0  # from the row's first request to its last answer
 
@@ -83,6 +84,20 @@ class Response:
     body: bytes = field(default=b"", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+
+def email_key(email: str) -> str:
+    """Return what an e-mail is compared by: neither case, outer blanks nor the way of writing an accent matter."""
+    folded = email.strip().casefold()
+    return folded if folded.isascii() else unicodedata.normalize("NFC", folded)
+
+
+class Settle(Enum):
+    """A conversation's wish to wait until a late write would have shown."""
+
+    SETTLE = auto()
+
+
+SETTLE: Final = Settle.SETTLE
 
 Send = Callable[[Request], Awaitable[Response]]
 """The one seam to the network; raises `errors.TransportError` where no answer came."""

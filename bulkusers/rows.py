@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from bulkusers.cells import BLANKS
-from bulkusers.columns import count_known
+from bulkusers.columns import BLANKS, count_known
 from bulkusers.errors import SourceError
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Reading:
                     yield row, cells
         except csv.Error:
             raise SourceError(
-                f"{path}: row {row + 1} is not CSV: a quoted cell in it has no proper end",
+                f"{path}: row {row + 1} is not CSV: a quoted cell in it has no proper end, or is endless",
                 hint="look for a quote that is opened and not closed; a quote inside a quoted cell is written twice",
             ) from None
         except UnicodeError:
@@ -120,19 +119,6 @@ class Reading:
         ends = self._text.newlines
         if isinstance(ends, tuple) and "\r" in ends:
             _refuse_torn_row(*self._source)
-
-
-def hash_bytes(path: str, file: BinaryIO) -> str:
-    """Return the SHA-256 of the bytes that a file has now.
-
-    Raises:
-        SourceError: the disk says no.
-
-    """
-    tape = Tape(path, file)
-    while tape.read(_BUFFER):
-        pass
-    return tape.hash.hexdigest()
 
 
 def find_encoding(path: str, file: BinaryIO, wanted: str) -> str:

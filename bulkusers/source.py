@@ -1,11 +1,13 @@
 """The users file: refused as a whole, or read row by row in the same memory whatever its size."""
 
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -15,7 +17,7 @@ from bulkusers.duplicates import Repeat, Repeats, Sightings
 from bulkusers.errors import SourceError
 from bulkusers.models import Outcome, Status, User
 from bulkusers.profile import load_profile
-from bulkusers.rows import Form, Reading, find_delimiter, find_encoding, hash_bytes, read_header
+from bulkusers.rows import Form, Reading, find_delimiter, find_encoding, read_header
 
 _ROWS_NAMED: Final = 5  # row numbers in a notice
 
@@ -48,21 +50,16 @@ class Facts:
 class Source:
     """A users file that can be sent, row by row; `open_source` makes it."""
 
-    def __init__(self, facts: Facts, reread: "_Rereading", rules: Rules, repeats: Repeats) -> None:
+    def __init__(self, facts: Facts, file: BinaryIO, rules: Rules, repeats: Repeats) -> None:
         self.facts = facts
-        self._reread = reread
+        self._file = file
         self._rules = rules
         self._repeats = repeats
 
     def users(self) -> Iterator[User | Outcome]:
-        """Yield each data row in turn: a user, or the outcome of a row that is not to be sent.
-
-        Raises:
-            SourceError: the file is not what it was when it was opened.
-
-        """
+        """Yield each data row in turn: a user, or the outcome of a row that is not to be sent."""
         judge, repeats = self._rules.judge, self._repeats
-        for row, cells in self._reread():
+        for row, cells in self.records():
             values, fault = judge(cells)
             if fault is not None:
                 yield reject(row, values, fault)
@@ -72,42 +69,9 @@ class Source:
                 yield make_user(row, values)
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each data row's number and its cells as they are in the file.
-
-        Raises:
-            SourceError: the file is not what it was when it was opened.
-
-        """
-        yield from self._reread()
-
-
-@dataclass(frozen=True, slots=True)
-class _Rereading:
-    """The way to the data rows of a file that was read before."""
-
-    path: str
-    file: BinaryIO
-    form: Form
-    sha256: str
-
-    def __call__(self) -> Iterator[tuple[int, list[str]]]:
-        changed = SourceError(
-            f"{self.path} changed while it was being read", hint="leave the file alone, and start again"
-        )
-        # hashing costs little beside parsing, and not one row of another file gets out
-        if hash_bytes(self.path, self.file) != self.sha256:
-            raise changed
-        reading = Reading(self.path, self.file, self.form)
-        rows = iter(reading)
-        try:
-            next(rows, None)  # the header
-            yield from rows
-        except SourceError:
-            if hash_bytes(self.path, self.file) != self.sha256:
-                raise changed from None
-            raise
-        if reading.sha256 != self.sha256:
-            raise changed
+        """Yield each data row's number and its cells as they are in the file."""
+        form = Form(self.facts.encoding, self.facts.delimiter)
+        yield from islice(Reading(self.facts.path, self._file, form), 1, None)  # without the header
 
 
 @contextmanager
@@ -122,14 +86,17 @@ def open_source(
 ) -> Iterator[Source]:
     """Open a users file, "-" being the standard input, after reading it once to its end.
 
+    It is copied first, to where nobody else can reach it: whatever becomes of the file, what was checked is sent.
+
     `products` are the keys that the school's API knows; those of the built-in API profile unless named.
 
     Raises:
         SourceError: the file as a whole cannot be used.
 
     """
-    name = str(path)
-    with _open(name, stdin) as file:
+    # a name that is no text must not spoil the report at the end
+    name = os.fsencode(path).decode(errors="backslashreplace")
+    with _open(path, name, stdin) as file:
         encoding = find_encoding(name, file, encoding)
         form = Form(encoding, find_delimiter(name, file, encoding, delimiter))
         layout = match_header(name, *read_header(name, file, form))
@@ -139,21 +106,18 @@ def open_source(
         yield source
 
 
-def _open(name: str, stdin: BinaryIO | None) -> BinaryIO:
-    """Open a file that can be read several times, which a pipe cannot."""
+def _open(path: Path | str, name: str, stdin: BinaryIO | None) -> BinaryIO:
+    """Return a copy of a file, or of the standard input, that stays as it is."""
     if name == "-":
         stdin = stdin or getattr(sys.stdin, "buffer", None)  # a daemon may have none
         if stdin is None:
             raise SourceError("there is no standard input to read from", hint="name a file instead of -")
         return _spool(name, stdin)
     try:
-        file = Path(name).open("rb")  # noqa: SIM115 - the caller closes it
+        with Path(path).open("rb") as file:
+            return _spool(name, file)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise SourceError(f"cannot read {name}: {getattr(error, 'strerror', error)}") from None
-    if file.seekable():
-        return file
-    with file:
-        return _spool(name, file)
 
 
 def _spool(name: str, stream: BinaryIO) -> BinaryIO:
@@ -189,11 +153,10 @@ def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules)
                 _note(notices, code, row)
         if values[EMAIL]:
             sightings.add(values[EMAIL])
-    reread = _Rereading(path, file, form, reading.sha256)
     repeats = Repeats(sightings.repeated())
     del sightings  # before the repeats fill up
     if repeats:
-        for row, cells in reread():
+        for row, cells in islice(Reading(path, file, form), 1, None):
             values, fault = rules.judge(cells)
             repeats.add(row, values, good=fault is None)
     facts = Facts(
@@ -207,7 +170,7 @@ def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules)
         rejected=rejected + repeats.count_refused(),
         notices=tuple(notices.values()),
     )
-    return Source(facts, reread, rules, repeats)
+    return Source(facts, file, rules, repeats)
 
 
 def _note(notices: dict[str, Notice], code: str, row: int) -> None:

@@ -13,16 +13,14 @@ from bulkusers.cells import (
     Fault,
     Rules,
     Values,
-    clean,
-    email_key,
     identify,
     list_notices,
     make_user,
     reject,
     show_email,
 )
-from bulkusers.columns import COLUMNS, match_header
-from bulkusers.models import Outcome, Status, User
+from bulkusers.columns import BLANKS, COLUMNS, clean, match_header
+from bulkusers.models import Outcome, Status, User, email_key
 
 PRODUCTS = ("scheduling", "curriculum", "events", "courseDemandProjections")
 FIELDS = [column.field for column in COLUMNS]
@@ -94,7 +92,7 @@ def test_cells_are_cleaned_at_their_ends_only(cell: str, cleaned: str) -> None:
 def test_every_white_space_counts_as_a_blank() -> None:
     """The list of blanks has all that Unicode calls white space, and what has no width."""
     white = {chr(code) for code in range(0x110000) if chr(code).isspace()}
-    assert set(cells.BLANKS) == white | set("\u200b\u200c\u200d\u2060\ufeff")
+    assert set(BLANKS) == white | set("\u200b\u200c\u200d\u2060\ufeff")
 
 
 @pytest.mark.parametrize(
@@ -307,7 +305,7 @@ def test_the_fast_path_for_rows_comes_to_the_same_verdict(row: Values) -> None:
 def test_cleaning_twice_changes_nothing_but_another_apostrophe(cell: str) -> None:
     """What was cleaned is in NFC, has no blanks around it, and stays as it is."""
     cleaned = clean(cell)
-    assert cleaned == cleaned.strip(cells.BLANKS)
+    assert cleaned == cleaned.strip(BLANKS)
     assert unicodedata.is_normalized("NFC", cleaned)
 
 

@@ -1,8 +1,10 @@
 """Headers: which name a column, which are nearly one, and which are none of ours."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bulkusers.columns import COLUMNS, REJECT_TITLES, count_known, header_key, match_header
+from bulkusers.columns import COLUMNS, REJECT_TITLES, clean, count_known, header_key, match_header, safe_cell
 from bulkusers.errors import SourceError
 
 REQUIRED = ["First Name", "Last Name", "Email", "Products"]
@@ -136,3 +138,12 @@ def test_all_missing_columns_are_named() -> None:
 def test_only_columns_are_counted_as_known() -> None:
     """A delimiter is recognised by the columns that it brings out."""
     assert count_known(["first name", "E-Mail", "Phone", "", "Error"]) == 2
+
+
+@given(
+    st.text() | st.builds("{}{}{}".format, st.text(" \t\u00a0'", max_size=3), st.sampled_from("=+-@'\u0338"), st.text())
+)
+def test_a_cell_survives_the_way_through_our_own_files(cell: str) -> None:
+    """What a file of ours says is read as what was meant, formula or not, and no spreadsheet runs it."""
+    assert clean(safe_cell(cell)) == clean(cell)
+    assert not safe_cell(cell).lstrip().startswith(("=", "+", "-", "@"))
