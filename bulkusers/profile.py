@@ -1,14 +1,23 @@
 """The API profile: every assumption about Coursedog's API, read from `profile.toml`, overridable line by line."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bulkusers.errors import SettingsError
 
-DEFAULTS = Path(__file__).with_name("profile.toml")
+EXCLUSIVE: Final = (
+    {"created", "exists"},
+    {"created", "maybe_exists"},
+    {"exists", "maybe_exists"},
+    {"found", "not_found"},
+)
+"""Statuses that one request cannot be answered with for both reasons."""
+
+DEFAULTS: Final = Path(__file__).with_name("profile.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +95,14 @@ def load_profile(path: Path | None = None) -> Profile:
     """Return the built-in profile, with the parts that the TOML file at `path` says otherwise.
 
     Raises:
-        SettingsError: the file cannot be read, or says something that the profile has no place for.
+        SettingsError: the file cannot be read, or says something that the profile has no place for, or that would
+            send people's data to the wrong place.
 
     """
     tables = tomllib.loads(DEFAULTS.read_text(encoding="utf-8"))
     if path is not None:
         _overlay(tables, path)
+        _check(tables, path)
     return Profile(
         hosts=tables["hosts"],
         login=Login(**_frozen(tables["login"])),
@@ -100,6 +111,35 @@ def load_profile(path: Path | None = None) -> Profile:
         fields=Fields(**_frozen(tables["fields"])),
         values=Values(**_frozen(tables["values"])),
     )
+
+
+def _check(tables: dict[str, dict[str, Any]], path: Path) -> None:
+    """Refuse a profile whose parts do not go together."""
+    for key, value in tables["paths"].items():
+        for template in [value] if isinstance(value, str) else value:
+            _check_template(path, f"paths.{key}", template, is_user=key == "user")
+    _check_template(path, "login.path", tables["login"]["path"], is_user=False)
+    for name in ("fields", "statuses"):
+        seen: dict[object, str] = {}
+        for key, value in tables[name].items():
+            for item in [value] if isinstance(value, str) else value:
+                # a status may mean something for a create and something else for a read
+                if seen.setdefault(item, key) != key and (name == "fields" or {key, seen[item]} in EXCLUSIVE):
+                    raise SettingsError(f"{path}: {name}.{key} and {name}.{seen[item]} are both {item!r}")
+
+
+def _check_template(path: Path, where: str, template: str, *, is_user: bool) -> None:
+    try:
+        filled = template.format(school="s", email="e")
+    except (LookupError, ValueError, AttributeError, TypeError):
+        filled = ""
+    if not re.fullmatch(r"(/[^/?#\\\s]+)+", filled) or {".", ".."} & set(filled.split("/")):
+        raise SettingsError(
+            f"{path}: {where} is no path below the base URL: {template!r}",
+            hint="it starts with / and may hold {school} and {email}",
+        )
+    if ("{email}" in template) is not is_user:
+        raise SettingsError(f"{path}: {where} must {'' if is_user else 'not '}hold {{email}}: {template!r}")
 
 
 def _frozen(table: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +162,6 @@ def _overlay(tables: dict[str, dict[str, Any]], path: Path) -> None:
                 raise _unknown(path, where, {f"{name}.{known}" for known in tables[name]})
             if not _alike(value, tables[name][key]):
                 raise SettingsError(f"{path}: {where} must look like {tables[name][key]!r}, not {value!r}")
-            if name == "paths" or key == "path":
-                _check_paths(path, where, value)
             tables[name][key] = value
 
 
@@ -136,16 +174,3 @@ def _alike(value: object, default: object) -> bool:
     if isinstance(default, list):
         return isinstance(value, list) and bool(value) and all(_alike(item, default[0]) for item in value)
     return type(value) is type(default) and value != ""
-
-
-def _check_paths(path: Path, where: str, value: str | list[str]) -> None:
-    for template in [value] if isinstance(value, str) else value:
-        try:
-            filled = template.format(school="s", email="e")
-        except (LookupError, ValueError, AttributeError, TypeError):  # whatever a wrong {placeholder} leads to
-            filled = ""
-        if not filled.startswith("/") or {".", ".."} & set(filled.split("/")):
-            raise SettingsError(
-                f"{path}: {where} is no path below the base URL: {template!r}",
-                hint="it starts with / and may hold {school} and {email}",
-            )

@@ -38,7 +38,8 @@ class Settings:
     rate: float = 50.0  # requests per second, all workers together; 0 = no limit
     timeout: float = 30.0  # seconds for one request
     ca_file: Path | None = None  # trusted besides the system's certificates
-    proxy: str = ""  # URL; "" = none
+    proxy: str = field(default="", repr=False)  # URL, may hold a password; "" = none
+    retries: int = 5  # of one request; also of a write whose answer is lost, after a look
 
     @classmethod
     def at(cls, environment: str, **more: Any) -> Self:  # noqa: ANN401 - the other fields, checked by the constructor
@@ -60,29 +61,43 @@ class Settings:
             )
         if not re.fullmatch(r"[!-~]*", self.token.reveal()):
             raise SettingsError("the token holds blanks or other characters that no token has", hint="bulkusers login")
+        if self.proxy and not _find_host(self.proxy, {"http", "https"}):
+            raise SettingsError("the proxy of the environment is no http:// or https:// URL")
         if not 1 <= self.concurrency <= MAX_CONCURRENCY:
             raise SettingsError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {self.concurrency}")
         if not 0 <= self.rate < float("inf"):
             raise SettingsError(f"rate must be 0 or more requests per second, not {self.rate}")
+        if self.retries < 0:
+            raise SettingsError(f"retries must be 0 or more, not {self.retries}")
         if not 0 < self.timeout < float("inf"):
             raise SettingsError(f"timeout must be more than 0 seconds, not {self.timeout}")
 
 
 def _check_url(url: str) -> None:
     """Refuse every base URL that would send a token in the clear or to nobody knows where."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # .port raises where it is no number
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in {"http", "https"} or not host:
+    host = _find_host(url, {"http", "https"})
+    if not host:
         raise SettingsError("the base URL is not a URL", hint="it looks like https://app.coursedog.com/api/v1")
+    parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingsError("the base URL may hold neither an account, a query nor a fragment")
     if parts.scheme == "http" and not is_loopback(host):
         raise SettingsError(
             f"{host} would be spoken to without encryption", hint="use https; plain http goes only to this machine"
         )
+
+
+def _find_host(url: str, schemes: set[str]) -> str:
+    """Return the host of a URL; nothing where it is none, or one that no connection can be made to."""
+    if re.search(r"[\x00-\x20\x7f]", url):
+        return ""  # urlsplit takes some of these out, and who reads the report would not know
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port  # .port raises where it is no number
+        host.encode("idna")  # labels that are empty or too long
+    except (ValueError, UnicodeError):
+        return ""
+    return host if parts.scheme in schemes else ""
 
 
 def is_loopback(host: str) -> bool:

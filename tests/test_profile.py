@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bulkusers.errors import SettingsError
-from bulkusers.profile import load_profile
+from bulkusers.profile import DEFAULTS, load_profile
 
 Write = Callable[[str], Path]
 
@@ -23,10 +23,8 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def test_the_built_in_profile_passes_its_own_checks(tmp_path: Path) -> None:
+def test_the_built_in_profile_passes_its_own_checks() -> None:
     """What the program ships is what it would accept from anybody, and repeating it changes nothing."""
-    from bulkusers.profile import DEFAULTS
-
     assert load_profile(DEFAULTS) == load_profile()
     assert load_profile().hosts["production"].startswith("https://")
 
@@ -78,6 +76,11 @@ def test_an_empty_file_is_a_profile(write: Write) -> None:
         ("[paths]\nusers = '/{school.name}'", "paths.users"),
         ("[paths]\nusers = '/{school[name]}'", "paths.users"),
         ("[paths]\nroles = ['/roles', 'roles']", "paths.roles"),
+        ("[paths]\nuser = '/{school}/users'", "paths.user"),
+        ("[paths]\ncreate = '/{school}/users/{email}'", "paths.create"),
+        ("[paths]\ncreate = '/{school}/users?x=1'", "paths.create"),
+        ("[fields]\nexternal_id = 'email'", "fields.external_id"),
+        ("[statuses]\nexists = [409, 201]", "statuses.exists"),
         ("[login]\npath = '/../sessions'", "login.path"),
         ("[login]\npath = '@evil.example.edu/sessions'", "login.path"),
     ],
@@ -106,13 +109,13 @@ def test_a_file_that_is_not_toml_is_said_to_be_none(tmp_path: Path, content: byt
     """The error names the file."""
     path = tmp_path / "api.toml"
     path.write_bytes(content)
-    with pytest.raises(SettingsError, match="api.toml is not TOML"):
+    with pytest.raises(SettingsError, match=r"api\.toml is not TOML"):
         load_profile(path)
 
 
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     """So is a folder in its place."""
-    with pytest.raises(SettingsError, match="cannot read the API profile .*none.toml: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot read the API profile .*none\.toml: No such file"):
         load_profile(tmp_path / "none.toml")
     with pytest.raises(SettingsError, match="Is a directory"):
         load_profile(tmp_path)

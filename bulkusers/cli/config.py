@@ -49,17 +49,21 @@ def load_properties(path: Path | None) -> dict[str, str]:
         # the parser's own words would repeat the line, and that may be the token's
         raise SettingsError(f"{path or PROPERTIES} is not made of `key = value` lines") from None
     values: list[tuple[str, str | None]] = [item for name in parser.sections() for item in parser.items(name)]
-    found = {key.replace("-", "_"): value for key, value in values if value}
-    return {key: found[key] for key in KEYS if key in found}
+    return {key.replace("-", "_"): value for key, value in values if value}
 
 
 def read_properties(path: Path | None, screen: Screen) -> dict[str, str]:
-    """Return what the properties file says, and warn where others can read a token in it."""
+    """Return what the properties file says, and warn of what is not as it should be."""
     file = path or PROPERTIES
-    said = load_properties(path)
+    found = load_properties(path)
+    said: dict[str, str] = {key: found[key] for key in KEYS if key in found}
+    for key in found.keys() - said.keys():
+        screen.warn(f"{file}: {key} is not used; what is, is {', '.join(KEYS)}")
     if "token" in said and is_open_to_others(file):
         screen.warn(f"{file} holds a token, and others can read it: chmod 600 {file}")
     screen.detail(f"{file} says: {', '.join(said) or 'nothing'}")
+    variables = sorted(name for name in os.environ if name.startswith("BULKUSERS_"))
+    screen.detail(f"the environment says: {', '.join(variables) or 'nothing'}")
     return said
 
 
@@ -98,19 +102,32 @@ def find_target(
     """Decide where to send: what options and environment say goes before what the properties file says.
 
     Raises:
-        SettingsError: there is no such environment.
+        SettingsError: there is no such environment, or the token in the properties file is another host's.
 
     """
-    if not env and not base_url:
-        env, base_url = properties.get("env"), properties.get("base_url")
     school = school or properties.get("school", "")
+    filed = _find_host(properties.get("env"), properties.get("base_url"), profile)
+    environment, host = _find_host(env, base_url, profile) if env or base_url else filed
+    stray = "token" in properties and not os.environ.get("BULKUSERS_TOKEN") and filed[1] not in {"", host}
+    if stray and host and not is_loopback(urlsplit(host).hostname or ""):
+        raise SettingsError(
+            f"the token in the properties file is for {filed[1]}, not for {host}",
+            hint="get one for there with `bulkusers login`; --properties FILE keeps it apart",
+        )
+    return Target(environment, host, school, configured=bool(env or base_url or host or properties.get("env")))
+
+
+def _find_host(env: str | None, base_url: str | None, profile: Profile) -> tuple[str, str]:
+    """Return the environment's name and host; no host is the sandbox inside this process."""
     if base_url:
-        return Target(env or "custom", base_url, school, configured=True)
-    if env and env != SANDBOX:
-        if env not in profile.hosts:
-            raise SettingsError(f"there is no environment {env!r}", hint="it is production, staging or sandbox")
-        return Target(env, profile.hosts[env], school, configured=True)
-    return Target(SANDBOX, "", school, configured=bool(env))
+        # named by what it is: another host is not "production" because somebody says so besides
+        known = (name for name, host in profile.hosts.items() if host == base_url.rstrip("/"))
+        return next(known, "custom"), base_url
+    if not env or env == SANDBOX:
+        return SANDBOX, ""
+    if env not in profile.hosts:
+        raise SettingsError(f"there is no environment {env!r}", hint="it is production, staging or sandbox")
+    return env, profile.hosts[env]
 
 
 def find_token(properties: Mapping[str, str]) -> Secret:

@@ -26,7 +26,9 @@ def login(
 ) -> None:
     """Get a token and keep it in coursedog.properties, which only you can read."""
     screen = Screen(quiet=quiet, verbose=verbose)
-    said = read_properties(properties, screen)
+    file = properties or PROPERTIES
+    said = read_properties(properties, screen) if file.exists() else {}
+    said.pop("token", None)  # whoever it was for, it is to be replaced
     profile = load_profile(api_profile)
     target = find_target(env, base_url, school, said, profile)
     if not target.base_url:
@@ -46,13 +48,12 @@ def login(
         proxy=find_proxy(target.base_url),
     )
     token = run_in_loop(_log_in(settings))
-    file = properties or PROPERTIES
     custom = target.environment == "custom"
     save_properties(
         file,
         {
             "env": "" if custom else target.environment,
-            "base_url": target.base_url if custom or base_url else "",
+            "base_url": target.base_url if custom else "",
             "school": settings.school,
             "email": settings.email,
             "token": token.reveal(),
@@ -62,6 +63,7 @@ def login(
         f"The token is in {file}. It dies after 24 hours, and whenever {settings.email} logs in to the web app: "
         "a separate API user helps."
     )
+    screen.note(f"Next: bulkusers run users.csv{f' --properties {properties}' if properties else ''}")
 
 
 async def _log_in(settings: Settings) -> Secret:
