@@ -1,10 +1,13 @@
 """What stops a run before its end, and what makes it stop."""
 
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from bulkusers.errors import AccessError, ApiError, BulkUsersError, CapError, OutageError, TransportError
+from bulkusers.errors import AccessError, ApiError, BulkUsersError, CapError, TransportError
 from bulkusers.models import Outcome, Request, Response, Send
-from bulkusers.protocol import FORBIDDEN, LOG_IN, NOT_SENT, UNAUTHENTICATED
+from bulkusers.protocol import FORBIDDEN
 
 ALIKE: Final = 10  # first rows refused in the same way: it is not the rows
 
@@ -14,11 +17,32 @@ class Brake:
 
     def __init__(self) -> None:
         self.reason: BulkUsersError | None = None
+        self.pulled = asyncio.Event()
+        self._wakers: list[Callable[[], None]] = []
 
     def pull(self, reason: BulkUsersError) -> None:
         """Stop for `reason`; the first is the cause, later ones are its echoes."""
         if self.reason is None:
             self.reason = reason
+            self.pulled.set()
+            for wake in self._wakers:
+                wake()
+
+    def on_pull(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when the brake is pulled: nobody is to go on waiting for something to send."""
+        self._wakers.append(wake)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but no longer than until the run stops.
+
+        Raises:
+            TransportError: the run stops; what was to follow the wait is not to be sent.
+
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.pulled.wait(), seconds)
+        if self.reason is not None:
+            raise TransportError("the run is stopping", sent=False)
 
 
 class Suspicion:
@@ -37,17 +61,13 @@ class Suspicion:
         if len(self._streak) < ALIKE:
             self._streak.append(outcome.code)
         length = len(self._streak)
-        if outcome.code == UNAUTHENTICATED:
-            self._brake.pull(AccessError("the API does not accept the token (401)", LOG_IN))
-        elif outcome.code == FORBIDDEN and (self._only or length >= 3):
+        if outcome.code == FORBIDDEN and (self._only or length >= 3):
             self._brake.pull(
                 AccessError(
                     "the API does not let this account write users (403)",
                     "use an account whose role has the permission, and get its token with: bulkusers login",
                 )
             )
-        elif outcome.code == NOT_SENT and length >= 5:
-            self._brake.pull(OutageError(f"the API cannot be reached: {outcome.message}", "run again when it is back"))
         elif outcome.code.startswith("refused-") and self._only and length >= ALIKE:
             self._brake.pull(
                 CapError(

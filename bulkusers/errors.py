@@ -6,7 +6,9 @@ What happens to one user is a value (`models.Outcome`); what ends the run is one
     ├── SettingsError        the configuration cannot work; nothing was sent
     ├── SourceError          the file is refused; nothing was sent
     ├── StorageError         report or journal cannot be written
+    ├── LockedError          another run of the same account is going on; nothing was sent
     ├── CapError             too much would go wrong; stopped for safety
+    ├── TimeUpError          there is no time left to wait or work in; resumable
     ├── Interrupted          a person or the system asked to stop
     └── ApiError             the conversation with the API cannot go on
         ├── AccessError      login, permission or TLS
@@ -46,10 +48,22 @@ class StorageError(BulkUsersError):
     exit_code = 12
 
 
+class LockedError(BulkUsersError):
+    """Another run of the same account is going on."""
+
+    exit_code = 11
+
+
 class CapError(BulkUsersError):
     """A safety cap refused to go on."""
 
     exit_code = 8
+
+
+class TimeUpError(BulkUsersError):
+    """The run would last longer than it may; it can be resumed."""
+
+    exit_code = 10
 
 
 class Interrupted(BulkUsersError):  # noqa: N818 - being asked to stop is no error

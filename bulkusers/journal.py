@@ -1,56 +1,184 @@
-"""The journal: every outcome, on disk as soon as it is known; the finished report is made from it."""
+"""The journal: what was begun and what came of it, on disk before the next request; the report is made from it.
 
+One line each: a checksum, a blank, a JSON object. The first line says of which run it is. A user who was begun and
+has no outcome may or may not have been changed when the process died; `--resume` looks before it sends.
+"""
+
+import os
+import zlib
 from array import array
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from enum import Enum, auto
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Final, Self
 
 import orjson
 
-from bulkusers.errors import StorageError
+from bulkusers.errors import SourceError, StorageError
 from bulkusers.files import open_private
-from bulkusers.models import Outcome
+from bulkusers.models import Outcome, Status, User
+
+UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED}  # a resumed run has these before it again
+CHECKSUM: Final = 9  # bytes of a line before its JSON
+PIECE: Final = 512  # bytes; nearly every outcome is shorter
+
+
+class Progress(Enum):
+    """How far a user had come when the run was interrupted."""
+
+    NEW = auto()
+    BEGUN = auto()
+    DONE = auto()
 
 
 class Journal:
-    """An append-only file of outcomes beside the report; a `models.Record`.
+    """An append-only file beside the report; as a `models.Record` it takes outcomes.
 
-    Memory is eight bytes a row: where its line begins. That suffices to read a million outcomes in the order of
-    their rows, though they came in the order of their answers.
-
-    Raises:
-        StorageError: it cannot be written.
-
+    Memory is sixteen bytes a row: where its outcome begins, and a fingerprint of its e-mail. That suffices to read a
+    million outcomes in the order of their rows, though they came in the order of their answers.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
-        self._file = open_private(path)
+        self._file = file
         self._end = 0
-        self._starts = array("q")  # by row number; -1 where there is none
+        self._starts = array("q")  # by row number; -1 where there is no outcome
+        self._keys = array("q")  # by row number; whose outcome it is
+        self._begun: dict[int, str] = {}  # of an interrupted run: row -> e-mail
+        self._unsynced = False
+
+    @classmethod
+    def create(cls, path: Path, run: Mapping[str, Any]) -> Self:
+        """Begin a new journal for `run`.
+
+        Raises:
+            StorageError: it exists, or cannot be written.
+
+        """
+        journal = cls(path, open_private(path))
+        with ExitStack() as stack:
+            stack.push(journal)  # closes it unless it becomes the caller's
+            journal._write(run)
+            stack.pop_all()
+        return journal
+
+    @classmethod
+    def reopen(cls, path: Path, run: Mapping[str, Any]) -> Self | None:
+        """Open the journal of an interrupted run to go on with it; None where there is none, or nothing in it.
+
+        A torn end, as a power cut leaves it, is dropped.
+
+        Raises:
+            SourceError: it is of another run: another file, target, or treatment of users.
+            StorageError: it is damaged before its end, or cannot be opened.
+
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error.strerror}") from None
+        journal = cls(path, os.fdopen(descriptor, "r+b"))
+        with ExitStack() as stack:
+            stack.push(journal)
+            if not journal._load(run):
+                return None
+            stack.pop_all()
+        return journal
+
+    def _load(self, run: Mapping[str, Any]) -> bool:
+        lines = _read_lines(self.path, self._file)
+        nothing: tuple[int, dict[str, Any] | None, int] = (0, None, 0)
+        _, begun_run, end = next(lines, nothing)
+        if begun_run is None:
+            return False
+        if differing := [name for name, value in run.items() if begun_run.get(name) != value]:
+            raise SourceError(
+                f"{self.path} is the journal of another run: its {' and '.join(differing)} differs",
+                hint="run with what it was begun with, or without --resume to begin anew",
+            )
+        for start, entry, end in lines:  # noqa: B007 - the last one's is where writing goes on
+            self._recall(start, entry)
+        self._file.seek(end)
+        self._file.truncate()
+        self._end = end
+        return True
+
+    def _recall(self, start: int, entry: Mapping[str, Any]) -> None:
+        row, email = entry["row"], entry["email"]
+        if "status" not in entry or entry["status"] == Status.UNKNOWN:
+            self._begun[row] = email
+        elif entry["status"] not in UNDECIDED:
+            self._begun.pop(row, None)
+            self._index(row, email, start)
+
+    def progress(self, user: User) -> Progress:
+        """Tell how far an interrupted run had come with a user, by row and e-mail both."""
+        if user.row < len(self._starts) and self._starts[user.row] >= 0:
+            return Progress.DONE if self._keys[user.row] == hash(user.email) else Progress.NEW
+        return Progress.BEGUN if self._begun.get(user.row) == user.email else Progress.NEW
+
+    def begin(self, user: User) -> None:
+        """Note that a user's first write goes out now."""
+        self._write({"row": user.row, "email": user.email})
 
     def __call__(self, outcome: Outcome) -> None:
         """Append one outcome."""
-        line = orjson.dumps(row_of(outcome), option=orjson.OPT_APPEND_NEWLINE)
+        start = self._end
+        self._write(row_of(outcome))
+        self._index(outcome.row, outcome.email, start)
+
+    def _index(self, row: int, email: str, start: int) -> None:
+        if missing := row + 1 - len(self._starts):
+            self._starts.extend([-1] * max(missing, 0))
+            self._keys.extend([0] * max(missing, 0))
+        self._starts[row] = start
+        self._keys[row] = hash(email)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        text = orjson.dumps(entry)
+        line = b"%08x %s\n" % (zlib.crc32(text), text)
         try:
             self._file.write(line)
             self._file.flush()  # what the system has survives a kill -9 of ours
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
-        while len(self._starts) <= outcome.row:
-            self._starts.append(-1)
-        self._starts[outcome.row] = self._end
         self._end += len(line)
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Make everything that was written survive a power cut.
+
+        Raises:
+            StorageError: the disk does not take it.
+
+        """
+        if not self._unsynced:
+            return
+        self._unsynced = False
+        try:
+            os.fdatasync(self._file.fileno())
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
 
     def rows(self) -> Iterator[bytes]:
         """Yield every outcome's JSON in the order of the rows."""
         for start in self._starts:
             if start >= 0:
-                self._file.seek(start)
-                yield self._file.readline().rstrip()
-        self._file.seek(0, 2)
+                yield self._read(start)
+
+    def outcome(self, row: int) -> Outcome:
+        """Return the outcome that a row has already."""
+        return outcome_of(orjson.loads(self._read(self._starts[row])))
+
+    def _read(self, start: int) -> bytes:
+        text = b""
+        while b"\n" not in text:  # pread leaves the place alone where writing goes on
+            text += os.pread(self._file.fileno(), PIECE, start + CHECKSUM + len(text))
+        return text.partition(b"\n")[0]
 
     def remove(self) -> None:
         """Take the journal away, once the report has all that was in it."""
@@ -66,6 +194,28 @@ class Journal:
             self._file.close()
 
 
+def _read_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Yield each whole line's start, entry and end; stop at a torn end.
+
+    Raises:
+        StorageError: a line is damaged, and whole ones follow it.
+
+    """
+    start, damaged = 0, 0
+    for number, line in enumerate(file, start=1):
+        text = line[CHECKSUM:-1]
+        if line.endswith(b"\n") and line[:CHECKSUM] == b"%08x " % zlib.crc32(text):
+            if damaged:
+                raise StorageError(
+                    f"{path} is damaged in line {damaged}",
+                    hint="run again without --resume: what is done will be found unchanged",
+                )
+            yield start, orjson.loads(text), start + len(line)
+        else:
+            damaged = damaged or number
+        start += len(line)
+
+
 def row_of(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome as the report writes it; what is empty is left out."""
     row: dict[str, Any] = {"row": outcome.row, "email": outcome.email, "status": outcome.status}
@@ -76,3 +226,43 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
     if outcome.ms or outcome.attempts:
         row |= {"attempts": outcome.attempts, "ms": outcome.ms}
     return row
+
+
+def outcome_of(row: Mapping[str, Any]) -> Outcome:
+    """Return the outcome that a report's row says."""
+    return Outcome(**{**row, "status": Status(row["status"]), "changed": tuple(row.get("changed", ()))})
+
+
+BEGUN: Final = "begun"
+
+
+def is_journal(path: Path) -> bool:
+    """Tell a journal from a report by how it begins."""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(CHECKSUM + 1)
+        return start[:8].isalnum() and start[8:] == b" {"
+    return False
+
+
+def read_progress(path: Path) -> dict[str, int]:
+    """Return how far an interrupted run had come: rows by status, and as "begun" those that have no outcome.
+
+    Raises:
+        SourceError: it cannot be read, or is no journal.
+        StorageError: it is damaged before its end.
+
+    """
+    states: dict[int, str] = {}
+    try:
+        with path.open("rb") as file:
+            lines = _read_lines(path, file)
+            if "sha256" not in next(lines, (0, {"sha256": ""}, 0))[1]:
+                raise SourceError(f"{path} is no journal of a run")
+            for _, entry, _ in lines:
+                states[entry["row"]] = Status(entry["status"]) if "status" in entry else BEGUN
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    counts = dict.fromkeys([*map(str, Status), BEGUN], 0)
+    for state in states.values():
+        counts[state] += 1
+    return counts

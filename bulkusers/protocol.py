@@ -11,121 +11,76 @@ overwrites the whole record; `disableRegistrationMail`; sessions and tokens). Al
 import re
 import unicodedata
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Final
 
 import orjson
 
 from bulkusers.errors import AccessError, OutageError, TransportError
-from bulkusers.models import Existing, Lists, Outcome, Request, Response, Secret, Status, User
+from bulkusers.meaning import Meaning, classify
+from bulkusers.models import SETTLE, Existing, Outcome, Request, Response, Secret, Settle, Status, User
 from bulkusers.profile import Profile
+from bulkusers.rules import Json, Rules, holds, is_only, merge, same_email
 
-Json = dict[str, Any]
-Conversation = Generator[Request, Response, Outcome]
+Conversation = Generator[Request | Settle, Response, Outcome]
 
-SCALARS: Final = ("first_name", "last_name", "department", "external_id", "status")
-LISTS: Final = ("products", "roles", "secondary_departments")
 DATA_AT_FAULT: Final = frozenset({400, 409, 413, 422})  # refusals that a better row can cure
-NOT_TAKEN: Final = frozenset({429, 503})  # the API says itself that it did not take the request
 # codes that say more of the run than of the user
 UNAUTHENTICATED: Final = "unauthenticated"
 FORBIDDEN: Final = "forbidden"
 NOT_SENT: Final = "not-sent"
+INTERRUPTED: Final = (  # code, message, hint
+    "interrupted",
+    "the run ended before it was seen what became of this user",
+    "go on with --resume: it looks first",
+)
 LOG_IN: Final = (
     "a token dies after 24 hours, and whenever its user logs in to the web app (a separate API user helps); "
     "get a new one with: bulkusers login"
 )
+EMAIL_LIKE: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
+BEARER: Final = re.compile(r"Bearer\s+\S+", re.IGNORECASE)
 MAX_WORDS: Final = 300  # characters of the API's words that a report repeats
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How users are placed at one school."""
-
-    profile: Profile
-    school: str
-    existing: Existing = Existing.MERGE
-    lists: Lists = Lists.ADD
-    notify: bool = False
-
-    def path(self, template: str, email: str = "") -> str:
-        """Fill a path of the profile in; an e-mail stays one segment whatever is in it (RFC 3986 2.1)."""
-        if email in {".", ".."}:  # the two segments that encoding cannot tame (RFC 3986 5.2.4)
-            raise ValueError("no e-mail address, and not a name for a record")
-        return template.format(school=quote(self.school, safe=""), email=quote(email, safe=""))
-
-    def record(self, user: User) -> Json:
-        """Return a user as the API writes it; what the row leaves blank is left out."""
-        names = self.profile.fields
-        record: Json = {names.email: user.email}
-        for column in SCALARS:
-            if value := self.value(user, column):
-                record[getattr(names, column)] = value
-        for column in LISTS:
-            if values := getattr(user, column):
-                record[getattr(names, column)] = list(values)
-        record.setdefault(names.products, [])  # required of every record; none are left to one who has gone
-        return record
-
-    def value(self, user: User, column: str) -> str:
-        """Return one single-valued cell in the API's words."""
-        value: str = getattr(user, column)
-        if column == "status" and value:
-            value = getattr(self.profile.values, value)
-        return value
-
-    def create(self, user: User) -> Request:
-        """Return the request that creates a user; the API mails the user unless told not to."""
-        body = self.record(user) | {self.profile.fields.no_mail: not self.notify}
-        return Request("POST", self.path(self.profile.paths.create), orjson.dumps(body))
-
-    def read(self, email: str) -> Request:
-        """Return the request for one user's record."""
-        return Request("GET", self.path(self.profile.paths.user, email))
-
-    def replace(self, email: str, record: Json) -> Request:
-        """Return the request that puts a whole record in the place of a user's present one."""
-        return Request("PUT", self.path(self.profile.paths.user, email), orjson.dumps(record))
+def place(user: User, rules: Rules, *, begun: bool = False) -> Conversation:
+    """Create one user, or bring the existing one up to date; look first where an interrupted run has `begun`."""
+    doubt = "an interrupted run had begun with this user" if begun else ""
+    for _ in range(1 + rules.retries):
+        if doubt:
+            outcome = yield from _look_for_created(user, rules, doubt)
+            if outcome is not None:
+                return outcome
+        request = rules.create(user)
+        answer = yield from _ask(request)
+        match classify(request, answer, rules.profile):
+            case Meaning.DONE if _is_about(user, answer, rules):
+                return _outcome(user, Status.CREATED)
+            case Meaning.EXISTS if rules.existing is Existing.SKIP:
+                return _left_alone(user)
+            case Meaning.EXISTS if rules.existing is Existing.OVERWRITE:
+                return (yield from _replace(user, rules, user.email, rules.record(user)))
+            case Meaning.EXISTS | Meaning.MAYBE_EXISTS:
+                return (yield from _update(user, rules, answer))
+            case Meaning.DONE | Meaning.LOST:
+                doubt = _describe(answer)  # it may have been done: look before it is sent again
+            case _:
+                return _not_done(user, answer, rules)
+    return _unknown(user, doubt)
 
 
-def place(user: User, rules: Rules) -> Conversation:
-    """Create one user, or bring the existing one up to date."""
-    try:
-        answer = yield rules.create(user)
-    except TransportError as error:
-        if not error.sent:
-            return _not_sent(user, error)
-        return (yield from _look_for_created(user, rules, str(error)))
-    statuses = rules.profile.statuses
-    if answer.status in statuses.created:
-        if _is_answer_about(user, answer, rules):
-            return _outcome(user, Status.CREATED)
-        return (yield from _look_for_created(user, rules, "the API's answer was not understood"))
-    if answer.status in statuses.exists and rules.existing is Existing.SKIP:
-        return _left_alone(user)
-    if answer.status in statuses.exists and rules.existing is Existing.OVERWRITE:
-        return (yield from _replace(user, rules, user.email, rules.record(user)))
-    if answer.status in statuses.exists + statuses.maybe_exists:
-        return (yield from _update(user, rules, answer))
-    if _may_have_been_taken(answer):
-        return (yield from _look_for_created(user, rules, f"the API answered {answer.status}"))
-    return _refused(user, answer, rules)
-
-
-def _update(user: User, rules: Rules, refusal: Response) -> Conversation:
+def _update(user: User, rules: Rules, refusal: Response | TransportError) -> Conversation:
     """Update the user because of whom a create was refused; or pass on the refusal if there is no such user."""
     found = yield from _read(user, rules)
     if isinstance(found, Outcome):
         return found
-    if found is None and refusal.status in rules.profile.statuses.maybe_exists:
-        return _refused(user, refusal, rules)
-    if found is None:
-        return _outcome(
-            user, Status.FAILED, "exists-not-found", "the API says that this user exists, and that there is none",
-            "run the same file again; if it stays so, the path of one user in the API profile is wrong",
-        )  # fmt: skip
-    return (yield from _bring_up_to_date(user, rules, found))
+    if found is not None:
+        return (yield from _bring_up_to_date(user, rules, found))
+    if isinstance(refusal, Response) and refusal.status in rules.profile.statuses.maybe_exists:
+        return _not_done(user, refusal, rules)
+    return _outcome(
+        user, Status.FAILED, "exists-not-found", "the API says that this user exists, and that there is none",
+        "run the same file again; if it stays so, the path of one user in the API profile is wrong",
+    )  # fmt: skip
 
 
 def _bring_up_to_date(user: User, rules: Rules, found: Json) -> Conversation:
@@ -146,112 +101,97 @@ def _bring_up_to_date(user: User, rules: Rules, found: Json) -> Conversation:
     return (yield from _replace(user, rules, key, merged, changed))
 
 
-def merge(found: Json, user: User, rules: Rules) -> Json | None:
-    """Return a present record with the row's values put in, all else as it came; None where a list is no list.
-
-    A blank cell keeps what is there. Lists only grow unless they are to be replaced, and keep their order.
-    """
-    names = rules.profile.fields
-    merged = dict(found)
-    for column in SCALARS:
-        if value := rules.value(user, column):
-            merged[getattr(names, column)] = value
-    for column in LISTS:
-        wanted = list(getattr(user, column))
-        present = found.get(getattr(names, column)) or []
-        if not isinstance(present, list) or not all(isinstance(item, str) for item in present):
-            return None
-        if rules.lists is Lists.ADD:
-            wanted = present + [item for item in wanted if item not in present]
-        if wanted and set(wanted) != set(present):
-            merged[getattr(names, column)] = wanted
-    return merged
-
-
 def _replace(user: User, rules: Rules, key: str, record: Json, changed: tuple[str, ...] = ()) -> Conversation:
-    try:
-        answer = yield rules.replace(key, record)
-    except TransportError as error:
-        if not error.sent:
-            return _not_sent(user, error)
-        reason = str(error)
-    else:
-        if answer.status in rules.profile.statuses.replaced and _is_answer_about(user, answer, rules):
+    """Put a record in the place of the present one; where the answer is lost, believe only what is seen."""
+    doubt = ""
+    for _ in range(1 + rules.retries):
+        request = rules.replace(key, record)
+        answer = yield from _ask(request)
+        match classify(request, answer, rules.profile):
+            case Meaning.DONE if _is_about(user, answer, rules):
+                return _outcome(user, Status.UPDATED, changed=changed)
+            case Meaning.DONE | Meaning.LOST:
+                doubt = _describe(answer)
+            case _ if doubt:
+                return _unknown(user, doubt)  # this one was refused, but an earlier one may have been taken
+            case _:
+                return _not_done(user, answer, rules)
+        # fields that the API keeps itself, such as the time of a change, are not compared
+        wanted = {name: record[name] for name in changed} or record
+        found = yield from _read(user, rules)
+        if isinstance(found, dict) and not holds(found, wanted, rules):
+            yield SETTLE  # it may still come
+            found = yield from _read(user, rules)
+        if not isinstance(found, dict):
+            return _unknown(user, doubt)
+        if holds(found, wanted, rules):
             return _outcome(user, Status.UPDATED, changed=changed)
-        if answer.status not in rules.profile.statuses.replaced and not _may_have_been_taken(answer):
-            return _refused(user, answer, rules)
-        reason = f"the API's answer ({answer.status}) was not understood"
-    found = yield from _read(user, rules)
-    if isinstance(found, dict) and _holds(found, record, rules):
-        return _outcome(user, Status.UPDATED, changed=changed)
-    return _unknown(user, reason)
+        if rules.existing is Existing.MERGE:
+            # somebody may have changed the record meanwhile: what is put there again begins with what is there now
+            merged = merge(found, user, rules)
+            if merged is None:
+                return _unknown(user, doubt)
+            record = merged
+    return _unknown(user, doubt)
 
 
-def _look_for_created(user: User, rules: Rules, reason: str) -> Conversation:
-    """Find out what became of a create whose answer is lost."""
+def _look_for_created(user: User, rules: Rules, doubt: str) -> Generator[Request | Settle, Response, Outcome | None]:
+    """Find out what became of a create whose answer is lost; None where it was certainly not done."""
     found = yield from _read(user, rules)
-    if not isinstance(found, dict):
-        return _unknown(user, reason)
-    if _holds(found, rules.record(user), rules):
+    if found is None:
+        yield SETTLE  # a late write would have shown by then
+        found = yield from _read(user, rules)
+    if found is None:
+        return None
+    if isinstance(found, Outcome):
+        return _unknown(user, doubt)
+    # what an overwrite was to clear must be gone as well
+    if holds(found, rules.record(user), rules) and (
+        rules.existing is not Existing.OVERWRITE or is_only(found, user, rules)
+    ):
         return _outcome(user, Status.CREATED)
     return (yield from _bring_up_to_date(user, rules, found))
 
 
-def _read(user: User, rules: Rules) -> Generator[Request, Response, Json | Outcome | None]:
-    """Return the user's record, None if there is none, or the outcome if that cannot be found out."""
+def _ask(request: Request) -> Generator[Request | Settle, Response, Response | TransportError]:
+    """Send a request; return its answer, or the error that came instead."""
     try:
-        answer = yield rules.read(user.email)
+        return (yield request)
     except TransportError as error:
-        return _not_sent(user, error)
-    if answer.status in rules.profile.statuses.not_found:
-        return None
-    if answer.status not in rules.profile.statuses.found:
-        return _refused(user, answer, rules)
-    record = _json(answer)
-    if isinstance(record, dict) and same_email(record.get(rules.profile.fields.email), user.email):
-        return record
-    return _outcome(
-        user, Status.FAILED, "answer-unexpected", "the API answered with something that is not this user's record",
-        "compare the paths and fields of the API profile with what the API answers",
-    )  # fmt: skip
+        return error
 
 
-def _holds(found: Json, sent: Json, rules: Rules) -> bool:
-    """Tell whether a record holds every value that was sent; the API may order lists as it likes."""
-    for name, value in sent.items():
-        present = found.get(name)
-        if name == rules.profile.fields.email:
-            continue  # _read has compared it
-        if isinstance(value, list) and isinstance(present, list | None):
-            if sorted(map(str, value)) != sorted(map(str, present or [])):
-                return False
-        elif present != value:
-            return False
-    return True
+def _read(user: User, rules: Rules) -> Generator[Request | Settle, Response, Json | Outcome | None]:
+    """Return the user's record, None if there is none, or the outcome if that cannot be found out."""
+    request = rules.read(user.email)
+    answer = yield from _ask(request)
+    match classify(request, answer, rules.profile):
+        case Meaning.NOT_FOUND:
+            return None
+        case Meaning.DONE:
+            record = _json(answer)
+            if isinstance(record, dict) and same_email(record.get(rules.profile.fields.email), user.email):
+                return record
+            return _outcome(
+                user, Status.FAILED, "answer-unexpected", "what the API answered is not this user's record",
+                "compare the paths and fields of the API profile with what the API answers",
+            )  # fmt: skip
+        case _:
+            return _not_done(user, answer, rules)
 
 
-def same_email(one: object, other: str) -> bool:
-    """Compare e-mails without case and outer blanks, as the API is assumed to."""
-    return isinstance(one, str) and one.strip().casefold() == other.strip().casefold()
-
-
-def _is_answer_about(user: User, answer: Response, rules: Rules) -> bool:
-    """Tell a confirmation from a login page: a JSON object, without an error, about nobody else."""
-    record = _json(answer)
+def _is_about(user: User, answer: Response | TransportError, rules: Rules) -> bool:
+    """Tell a confirmation from a login page or an apology: a JSON object that names this user, and no error."""
+    said = _json(answer)
     names = rules.profile.fields
-    return (
-        isinstance(record, dict)
-        and names.error not in record
-        and (names.email not in record or same_email(record[names.email], user.email))
-    )
+    return isinstance(said, dict) and names.error not in said and same_email(said.get(names.email), user.email)
 
 
-def _may_have_been_taken(answer: Response) -> bool:
-    """Tell whether a write may have been done in spite of its answer: only a clear refusal says that it was not."""
-    return answer.status < 300 or (answer.status >= 500 and answer.status not in NOT_TAKEN)
-
-
-def _refused(user: User, answer: Response, rules: Rules) -> Outcome:
+def _not_done(user: User, answer: Response | TransportError, rules: Rules) -> Outcome:
+    """Return the outcome of a user for whom nothing was changed, and it is known why."""
+    if isinstance(answer, TransportError):
+        code = "no-answer" if answer.sent else NOT_SENT
+        return _outcome(user, Status.FAILED, code, str(answer), "nothing was changed for this user; run again later")
     if answer.status == 401:
         return _outcome(user, Status.FAILED, UNAUTHENTICATED, "the API does not accept the token", LOG_IN)
     words = _words(answer, user, rules)
@@ -266,19 +206,31 @@ def _refused(user: User, answer: Response, rules: Rules) -> Outcome:
     )
 
 
+def _describe(answer: Response | TransportError) -> str:
+    """Name what came instead of a confirmation."""
+    return (
+        str(answer) if isinstance(answer, TransportError) else f"the API's answer ({answer.status}) confirmed nothing"
+    )
+
+
 def _words(answer: Response, user: User, rules: Rules) -> str:
-    """Return the API's own words, short, printable, and without the user's e-mail."""
+    """Return the API's own words, short, printable, and without people's data or secrets."""
     said = _json(answer)
     words = said.get(rules.profile.fields.error) if isinstance(said, dict) else None
     if not isinstance(words, str) or not words.strip():
         return f"the API answered {answer.status}"
-    words = re.sub(re.escape(user.email), "<e-mail>", words[: 10 * MAX_WORDS], flags=re.IGNORECASE)
+    words = EMAIL_LIKE.sub("<e-mail>", words[: 10 * MAX_WORDS])
+    words = BEARER.sub("Bearer ***", words)
+    for name in (user.first_name, user.last_name):
+        words = re.sub(rf"\b{re.escape(name)}\b", "<name>", words, flags=re.IGNORECASE)
     words = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in words)
     words = " ".join(words.split())
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
 
 
-def _json(answer: Response) -> object:
+def _json(answer: Response | TransportError) -> object:
+    if isinstance(answer, TransportError):
+        return None
     try:
         said: object = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
@@ -294,10 +246,6 @@ def _outcome(
 
 def _left_alone(user: User) -> Outcome:
     return _outcome(user, Status.SKIPPED, "exists", "the user exists and is left alone, as ordered")
-
-
-def _not_sent(user: User, error: TransportError) -> Outcome:
-    return _outcome(user, Status.FAILED, NOT_SENT, str(error), "nothing was changed for this user; run again later")
 
 
 def _unknown(user: User, reason: str) -> Outcome:
@@ -327,10 +275,13 @@ def log_in(profile: Profile, email: str, password: Secret) -> Generator[Request,
     if answer.status in {200, 201} and isinstance(token, str) and token.isascii() and token.isprintable() and token:
         return Secret(token)
     if answer.status in {401, 403}:
-        raise AccessError("the API does not accept this e-mail and password", hint="bulkusers login asks again")
+        raise AccessError(
+            "the API does not accept this e-mail and password",
+            hint="try them in the web app; without BULKUSERS_PASSWORD in the environment, bulkusers login asks",
+        )
     if answer.status >= 500 or answer.status == 429:
         raise OutageError(f"the API cannot log anybody in now ({answer.status})", hint="try again later")
     raise AccessError(
         f"logging in failed: the API answered {answer.status} without a token",
-        hint="is the base URL right? it ends in /api/v1 and is shown by --verbose",
+        hint="is the base URL right? it ends in /api/v1",
     )

@@ -1,103 +1,120 @@
 """A run: users out of a file, through the workers, into the report."""
 
 import asyncio
-import time
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 from uuid import uuid4
 
 from bulkusers.brake import Brake, Suspicion, braking
-from bulkusers.client import connect
-from bulkusers.errors import AccessError, ApiError, BulkUsersError, SourceError, TransportError
+from bulkusers.client import Client, connect
+from bulkusers.errors import AccessError, ApiError, BulkUsersError, StorageError
 from bulkusers.files import check_place, move_aside
-from bulkusers.journal import Journal
-from bulkusers.models import Outcome, Record, Request, Response, Secret, Send, Status, User
-from bulkusers.protocol import Conversation, Rules, log_in, place
+from bulkusers.journal import Journal, Progress
+from bulkusers.lock import hold_lock
+from bulkusers.models import Outcome, Secret, Send, Status, User
+from bulkusers.protocol import log_in, place
 from bulkusers.report import Report, TextForm, write_rejects, write_report
+from bulkusers.retry import Budget, retrying
+from bulkusers.rules import Rules
 from bulkusers.settings import Settings
 from bulkusers.source import Source
 from bulkusers.tally import Meter, Tally, exit_code, metered
-from bulkusers.throttle import paced
+from bulkusers.throttle import Traffic
+from bulkusers.tokens import Tokens
 from bulkusers.version import __version__
+from bulkusers.workers import Work, Writes, converse, counting, upload_users
 
-QUEUED: Final = 2  # users waiting for each worker: enough that none waits, few enough that the file is read no faster
-BREATH: Final = 100  # outcomes that need no request, after which the producer lets others run
-Result = TypeVar("Result")
+SYNC: Final = 0.05  # seconds between two times that the journal is made to survive a power cut
+SETTLE: Final = 2.0  # seconds at least until a late write must have shown; twice the slowest answer if that is more
 
 
-async def converse(conversation: Generator[Request, Response, Result], send: Send) -> tuple[Result, int]:
-    """Lead a conversation to its end; return its result and how many writes were sent.
+async def upload(
+    source: Source,
+    settings: Settings,
+    *,
+    report: Path = Path("results.json"),
+    resume: bool = False,
+    arguments: Sequence[str] = (),
+    tally: Tally | None = None,
+    brake: Brake | None = None,
+) -> Report:
+    """Create or update every user of an opened file and write the outcome report; return what it says.
+
+    A run that had to stop (`brake`, or the API) is a result like any other: the report tells why and which rows were
+    left, and its journal stays, so that `resume` can go on with it. `tally` counts while the run goes on; `arguments`
+    are what a command line would have to say to run alike, for the report's reader.
 
     Raises:
-        TransportError: no answer came, and the conversation has no use for that.
+        AccessError: there is nothing to log in with.
+        LockedError: another run of the same account is going on.
+        SourceError: the run to resume was one of another file or target.
+        SettingsError: the CA file cannot be used.
+        StorageError: report or journal cannot be written.
 
     """
-    writes = 0
-    try:
-        request = next(conversation)
-        while True:
-            writes += request.method != "GET"
-            try:
-                answer = await send(request)
-            except TransportError as error:
-                request = conversation.throw(error)
-            else:
-                request = conversation.send(answer)
-    except StopIteration as end:
-        result: Result = end.value
-        return result, writes
+    if not settings.token and not (settings.email and settings.password):
+        raise AccessError(
+            "there is no token, and no e-mail and password to get one with",
+            hint="bulkusers login, or set BULKUSERS_TOKEN, or BULKUSERS_EMAIL and BULKUSERS_PASSWORD",
+        )
+    rejects = _name_rejects(report, source)
+    for path in (report, rejects):
+        check_place(path)
+    run = Run(source, settings, tally or Tally(source.facts.rows), brake or Brake())
+    async with connect(settings) as client:
+        with hold_lock(settings), _open_journal(journal_of(report), source, settings, resume=resume) as journal:
+            await run.send_all(client, journal)
+            if isinstance(run.brake.reason, StorageError):
+                raise run.brake.reason
+            result = run.describe(report, rejects, arguments)
+            _write_results(result, rejects, source, journal)
+            if not run.brake.reason:
+                journal.remove()
+    return result
 
 
-async def upload_users(
-    items: Iterable[User | Outcome],
-    begin: Callable[[User], Conversation],
-    send: Send,
-    record: Record,
-    *,
-    workers: int,
-    brake: Brake,
-) -> None:
-    """Lead every user's conversation, at most `workers` at a time, and record each item's outcome exactly once."""
-    queue: asyncio.Queue[User | None] = asyncio.Queue(workers * QUEUED)
-    suspect = Suspicion(brake)
-
-    async def work() -> None:
-        while (user := await queue.get()) is not None:
-            if brake.reason is not None:
-                record(Outcome(user.row, user.email, Status.UNPROCESSED))
-                continue
-            began = time.perf_counter()
-            outcome, writes = await converse(begin(user), send)
-            ms = round((time.perf_counter() - began) * 1000)
-            suspect(outcome)
-            record(replace(outcome, attempts=writes, ms=ms))
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_feed(items, queue, record, brake, workers))
-        for _ in range(workers):
-            group.create_task(work())
+def journal_of(report: Path) -> Path:
+    """Return where the journal of a run lies whose report is to be at `report`."""
+    return report.with_name(f"{report.name}.journal")
 
 
-async def _feed(
-    items: Iterable[User | Outcome], queue: asyncio.Queue[User | None], record: Record, brake: Brake, workers: int
-) -> None:
-    """Put users into the queue as fast as they are taken, record rows that are decided already, end every worker."""
-    try:
-        for count, item in enumerate(items):
-            if isinstance(item, User):
-                await queue.put(item)
-                continue
-            record(item)
-            if count % BREATH == 0:
-                await asyncio.sleep(0)
-    except SourceError as error:
-        brake.pull(error)
-    for _ in range(workers):
-        await queue.put(None)
+def _name_rejects(report: Path, source: Source) -> Path:
+    """Return where rejected rows go: beside the report, and never in the place of the file that is being sent."""
+    names = ("", *(f".{number}" for number in range(2, 1000)))
+    paths = (report.with_suffix(f".rejects{number}.csv") for number in names)
+    sent = Path(source.facts.path).absolute()
+    return next(path for path in paths if path.absolute() != sent)
+
+
+def _write_results(result: Report, rejects: Path, source: Source, journal: Journal) -> None:
+    for path in (result.path, rejects):
+        move_aside(path)
+    write_report(result, journal.rows())  # first: whatever comes after it, what was done is written down
+    if result.counts[Status.REJECTED]:
+        facts = source.facts
+        encoding = "utf-8" if facts.encoding == "utf-8" else "utf-8-sig"  # what Excel understands
+        write_rejects(rejects, TextForm(facts.header, facts.delimiter, encoding), source.records(), journal.rows())
+
+
+def _open_journal(path: Path, source: Source, settings: Settings, *, resume: bool) -> Journal:
+    """Begin a journal, or go on with that of an interrupted run, which must be of the same file, target and rules."""
+    which = {
+        "sha256": source.facts.sha256,
+        "base_url": settings.base_url,
+        "school": settings.school,
+        "existing": settings.existing,
+        "lists": settings.lists,
+        "notify": settings.notify,
+    }
+    if resume and (journal := Journal.reopen(path, which)):
+        return journal
+    move_aside(path)  # of a run that was killed
+    return Journal.create(path, which)
 
 
 async def get_token(settings: Settings, send: Send) -> Secret:
@@ -108,109 +125,138 @@ async def get_token(settings: Settings, send: Send) -> Secret:
         ApiError: the API cannot be reached.
 
     """
-    token, _ = await converse(log_in(settings.profile, settings.email, settings.password), send)
-    return token
+    return await converse(log_in(settings.profile, settings.email, settings.password), send)
 
 
-async def upload(
-    source: Source,
-    settings: Settings,
-    *,
-    report: Path = Path("results.json"),
-    tally: Tally | None = None,
-    brake: Brake | None = None,
-) -> Report:
-    """Create or update every user of an opened file and write the outcome report; return what it says.
+class Run:
+    """One run: what its parts share while it goes on."""
 
-    A run that had to stop (`brake`, or the API) is a result like any other: the report tells why and which rows were
-    left. `tally` counts while the run goes on.
+    def __init__(self, source: Source, settings: Settings, tally: Tally, brake: Brake) -> None:
+        self.source = source
+        self.settings = settings
+        self.tally = tally
+        self.brake = brake
+        self.meter = Meter()
+        self.budget = Budget()
+        self.traffic = Traffic(settings.rate, brake.pull, brake.pulled.is_set)
+        brake.on_pull(self.traffic.wake)
+        self.started = datetime.now(UTC)
 
-    Raises:
-        AccessError: there is nothing to log in with.
-        StorageError: report or journal cannot be written.
-
-    """
-    if not settings.token and not (settings.email and settings.password):
-        raise AccessError(
-            "there is no token, and no e-mail and password to get one with",
-            hint="bulkusers login, or set BULKUSERS_TOKEN, or BULKUSERS_EMAIL and BULKUSERS_PASSWORD",
+    async def send_all(self, client: Client, journal: Journal) -> None:
+        """Send every user that has no outcome in the journal yet, and record what comes of it."""
+        settings = self.settings
+        rules = Rules(
+            settings.profile, settings.school, settings.existing, settings.lists, settings.notify, settings.retries
         )
-    facts, meter = source.facts, Meter()
-    tally, brake = tally or Tally(facts.rows), brake or Brake()
-    started = datetime.now(UTC)
-    journal_path, rejects = report.with_suffix(".journal"), report.with_suffix(".rejects.csv")
-    for path in (report, rejects):
-        check_place(path)
-    move_aside(journal_path)  # of a run that was killed
-    with Journal(journal_path) as journal:
 
         def record(outcome: Outcome) -> None:
-            journal(outcome)
-            tally(outcome)
+            self.tally(outcome)
+            with self._stopping_when_full():
+                journal(outcome)
 
-        await _send_all(source, settings, record, meter, brake)
-        if isinstance(brake.reason, SourceError):
-            tally.counts["rows"] = tally.done  # the file is no longer the one whose rows were counted
-        result = Report(
-            report,
-            _describe_run(source, settings, started, brake, exit_code(tally.counts, brake.reason)),
-            tally.counts,
-            meter.summary((datetime.now(UTC) - started).total_seconds()),
-            [asdict(notice) for notice in facts.notices],
-            tally.problems(),
-        )
-        for path in (report, rejects):
-            move_aside(path)
-        if tally.counts[Status.REJECTED]:
-            encoding = "utf-8" if facts.encoding == "utf-8" else "utf-8-sig"  # what Excel understands
-            write_rejects(rejects, TextForm(facts.header, facts.delimiter, encoding), source.records(), journal.rows())
-        write_report(result, journal.rows())
-        journal.remove()
-    return result
+        def begin(user: User) -> None:
+            with self._stopping_when_full():
+                journal.begin(user)
 
-
-async def _send_all(source: Source, settings: Settings, record: Record, meter: Meter, brake: Brake) -> None:
-    rules = Rules(settings.profile, settings.school, settings.existing, settings.lists, settings.notify)
-    async with connect(settings) as client:
-        send = paced(metered(braking(client.send, brake), meter), settings.rate)
-        try:
-            client.token = settings.token or await get_token(settings, send)
-        except ApiError as error:
-            brake.pull(error)
-        try:
-            await upload_users(
-                source.users(),
-                partial(place, rules=rules),
-                send,
-                record,
-                workers=settings.concurrency,
-                brake=brake,
+        can_log_in = settings.email and settings.password
+        tokens = Tokens(client, partial(self._log_in, client) if can_log_in else None, self.brake.pull)
+        async with self._syncing(journal):
+            work = Work(
+                place=lambda user, begun: place(user, rules, begun=begun),
+                connect=partial(self._connect, client, tokens),
+                begin=begin,
+                was_begun=lambda user: journal.progress(user) is Progress.BEGUN,
+                record=record,
+                settle=self._settle,
+                brake=self.brake,
+                suspect=Suspicion(self.brake),
             )
-        except* BulkUsersError as group:
-            raise group.exceptions[0] from None  # the first cause; the rest are its echoes
+            try:
+                client.token = settings.token or await self._log_in(client)
+            except ApiError as error:
+                self.brake.pull(error)
+            try:
+                await upload_users(self._remaining(journal), work, workers=settings.concurrency)
+            except* BulkUsersError as group:
+                raise group.exceptions[0] from None  # the first cause; the rest are its echoes
 
+    def _connect(self, client: Client, tokens: Tokens, writes: Writes) -> Send:
+        """Return a worker's way to the API: what the API says is news for all workers, its count of writes its own."""
+        send = counting(braking(client.send, self.brake), writes)
+        send = self.traffic.guard(metered(send, self.meter))
+        send = tokens.authenticating(send)
+        return retrying(send, retries=self.settings.retries, budget=self.budget, pause=self.brake.sleep)
 
-def _describe_run(source: Source, settings: Settings, started: datetime, brake: Brake, code: int) -> dict[str, Any]:
-    """Return the report's `run` object: everything that explains the run, and no secret."""
-    facts, finished = source.facts, datetime.now(UTC)
-    return {
-        "id": uuid4().hex,
-        "tool": f"bulkusers {__version__}",
-        "started": started.isoformat(timespec="milliseconds"),
-        "finished": finished.isoformat(timespec="milliseconds"),
-        "seconds": round((finished - started).total_seconds(), 3),
-        "environment": settings.environment,
-        "base_url": settings.base_url,
-        "school": settings.school,
-        "operator": settings.email,
-        "exit_code": code,
-        "stopped": {"reason": str(brake.reason), "hint": brake.reason.hint} if brake.reason else None,
-        "input": {
-            "path": facts.path, "sha256": facts.sha256, "rows": facts.rows,
-            "encoding": facts.encoding, "delimiter": facts.delimiter,
-        },
-        "options": {
-            "existing": settings.existing, "lists": settings.lists, "notify": settings.notify,
-            "concurrency": settings.concurrency, "rate": settings.rate, "timeout": settings.timeout,
-        },
-    }  # fmt: skip
+    async def _log_in(self, client: Client) -> Secret:
+        send = self.traffic.guard(metered(braking(client.send, self.brake), self.meter))
+        return await get_token(self.settings, send)
+
+    async def _settle(self) -> None:
+        """Wait until a late write must have shown."""
+        await asyncio.sleep(max(SETTLE, 2 * self.meter.longest / 1000))
+
+    def _remaining(self, journal: Journal) -> Iterator[User | Outcome]:
+        """Yield what has no outcome yet; count what has one from the interrupted run."""
+        for item in self.source.users():
+            if isinstance(item, User) and journal.progress(item) is Progress.DONE:
+                self.tally(journal.outcome(item.row))
+            else:
+                yield item
+
+    @contextmanager
+    def _stopping_when_full(self) -> Iterator[None]:
+        """Stop the run where the journal cannot be written: what cannot be written down must not be done."""
+        try:
+            yield
+        except StorageError as error:
+            self.brake.pull(error)
+
+    @asynccontextmanager
+    async def _syncing(self, journal: Journal) -> AsyncIterator[None]:
+        """Make the journal survive a power cut, many lines at a time."""
+
+        async def sync() -> None:
+            while True:
+                await asyncio.sleep(SYNC)
+                with self._stopping_when_full():
+                    await asyncio.to_thread(journal.sync)
+
+        task = asyncio.create_task(sync())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def describe(self, path: Path, rejects: Path, arguments: Sequence[str]) -> Report:
+        """Return the report of the finished run, up to its rows."""
+        finished = datetime.now(UTC)
+        seconds = (finished - self.started).total_seconds()
+        facts, settings, stopped = self.source.facts, self.settings, self.brake.reason
+        run = {
+            "id": uuid4().hex,
+            "tool": f"bulkusers {__version__}",
+            "started": self.started.isoformat(timespec="milliseconds"),
+            "finished": finished.isoformat(timespec="milliseconds"),
+            "seconds": round(seconds, 3),
+            "environment": settings.environment,
+            "base_url": settings.base_url,
+            "school": settings.school,
+            "operator": settings.email,
+            "exit_code": exit_code(self.tally.counts, stopped),
+            "stopped": {"reason": str(stopped), "hint": stopped.hint} if stopped else None,
+            "arguments": list(arguments),
+            "rejects": str(rejects) if self.tally.counts[Status.REJECTED] else None,
+            "input": {
+                "path": facts.path, "sha256": facts.sha256, "rows": facts.rows,
+                "encoding": facts.encoding, "delimiter": facts.delimiter,
+            },
+            "options": {
+                "existing": settings.existing, "lists": settings.lists, "notify": settings.notify,
+                "concurrency": settings.concurrency, "rate": settings.rate, "timeout": settings.timeout,
+                "retries": settings.retries,
+            },
+        }  # fmt: skip
+        warnings = [asdict(notice) for notice in facts.notices]
+        return Report(path, run, self.tally.counts, self.meter.summary(seconds), warnings, self.tally.problems())

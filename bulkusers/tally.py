@@ -109,16 +109,17 @@ class Meter:
 
 
 def metered(send: Send, meter: Meter) -> Send:
-    """Return a `Send` that counts requests and their answers."""
+    """Return a `Send` that counts the requests which the API may have seen, and their answers."""
 
     async def send_and_count(request: Request) -> Response:
-        meter.requests += 1
         began = time.perf_counter()
         try:
             answer = await send(request)
-        except TransportError:
-            meter.lost += 1
+        except TransportError as error:
+            meter.requests += error.sent
+            meter.lost += error.sent
             raise
+        meter.requests += 1
         meter.answered(answer.status, time.perf_counter() - began)
         return answer
 

@@ -18,9 +18,10 @@ from bulkusers.brake import Brake
 from bulkusers.errors import AccessError, Interrupted, StorageError
 from bulkusers.models import Outcome, Request, Response, User
 from bulkusers.profile import load_profile
-from bulkusers.protocol import Rules, place
-from bulkusers.run import upload_users
+from bulkusers.protocol import place
+from bulkusers.rules import Rules
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
+from bulkusers.workers import Work, upload_users
 
 HEADER = "First Name,Last Name,Email,Products,External ID,Department,Secondary Departments,Role IDs,Status"
 Send = Callable[..., Awaitable[Report]]
@@ -230,10 +231,23 @@ async def test_the_file_is_read_no_faster_than_users_are_sent() -> None:
 
     async def answer(_: Request) -> Response:
         ahead.append(len(read) - len(done))
-        return Response(201, b"{}")
+        return Response(422)
 
-    rules = Rules(load_profile(), "s")
-    await upload_users(users(), lambda u: place(u, rules), answer, done.append, workers=5, brake=Brake())
+    async def no_wait() -> None:
+        pass
+
+    rules, brake = Rules(load_profile(), "s"), Brake()
+    work = Work(
+        place=lambda user, _: place(user, rules),
+        connect=lambda _: answer,
+        begin=lambda _: None,
+        was_begun=lambda _: False,
+        record=done.append,
+        settle=no_wait,
+        brake=brake,
+        suspect=lambda _: None,
+    )
+    await upload_users(users(), work, workers=5)
     assert len(done) == 200
     assert max(ahead) <= 5 + 5 * 2 + 1
 
@@ -285,11 +299,46 @@ async def test_a_wrong_school_stops_after_ten_alike_refusals(send: Send, sandbox
     assert sandbox.mails == []
 
 
-async def test_an_api_that_is_not_there_stops_the_run(send: Send) -> None:
-    """Nothing listens on the port: a few tries, and the rest is kept for later."""
+async def test_an_api_that_is_not_there_stops_the_run(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens on the port: a few tries, then probes, then the rest is kept for later."""
+    monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.05)
+    monkeypatch.setattr("bulkusers.throttle.LONGEST_OUTAGE", 0.4)
     report = await send(*(line(number) for number in range(100, 200)), base_url="http://127.0.0.1:9/api/v1")
     assert report.exit_code == 7
     assert report.counts["failed"] + report.counts["unprocessed"] == 100
+    assert report.counts["failed"] <= 5
+    assert report.http["requests"] == 0
+
+
+async def test_an_outage_in_the_middle_is_waited_for(
+    send: Send, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the API is down nearly nothing is sent, and when it is back everybody gets there."""
+    monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.2)
+    monkeypatch.setattr("bulkusers.run.SETTLE", 0.05)
+    sandbox.faults = [Fault(action="reset_before", start=0.1, stop=0.6)]
+    report = await send(*(line(number) for number in range(100, 300)), rate=200)
+    assert (report.exit_code, report.counts["created"]) == (0, 200)
+    assert sum(entry.fault != "" for entry in sandbox.ledger) <= 30
+
+
+@pytest.mark.parametrize("retry_after", ["seconds", "date", "none"])
+async def test_an_api_that_is_too_busy_is_waited_for(send: Send, sandbox: Sandbox, retry_after: str) -> None:
+    """A 429 costs time and nothing else; the pace goes down."""
+    sandbox.switches = Switches(rate_limit=30, retry_after=retry_after)
+    report = await send(*(line(number) for number in range(100, 150)), rate=200)
+    assert (report.exit_code, report.counts["created"]) == (0, 50)
+    assert 1 <= report.http["throttled"] < 30
+
+
+async def test_a_token_that_dies_is_replaced_by_one_login(send: Send, sandbox: Sandbox) -> None:
+    """All workers get a 401 at once; one logs in, and everybody goes on."""
+    token = Secret(sandbox.new_token())
+    sandbox.faults = [Fault(action="kill_token", nth=30)]
+    rows = [line(number) for number in range(100, 200)]
+    report = await send(*rows, token=token, email=sandbox.email, password=Secret(sandbox.password))
+    assert (report.exit_code, report.counts["created"]) == (0, 100)
+    assert sum(entry.path.endswith("/sessions") for entry in sandbox.ledger) == 1
 
 
 async def test_a_stopped_run_finishes_what_is_under_way_and_lists_the_rest(send: Send, sandbox: Sandbox) -> None:
@@ -305,16 +354,49 @@ async def test_a_stopped_run_finishes_what_is_under_way_and_lists_the_rest(send:
     assert report.counts["created"] + report.counts["unprocessed"] == 300
 
 
-@pytest.mark.parametrize("action", ["reset_after", "cut_body", "html", "wrong_body", "garbage", "redirect", "hang"])
-async def test_lies_and_lost_answers_end_in_the_truth(send: Send, sandbox: Sandbox, action: str) -> None:
-    """Whatever becomes of the answer to a create, `created` means that the user is there, and `failed` that not."""
-    sandbox.faults = [Fault(method="POST", action=action, every=2)]
-    report = await send(*(line(number) for number in range(100, 120)), timeout=0.3)
-    for row in report.rows():
-        there = row["email"] in sandbox.users
-        assert {"created": there, "failed": not there, "unknown": True}[row["status"]], row
-    assert report.counts["created"] >= 10
-    assert len(writes(sandbox)) == 20
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a late write show after a moment, and an outage be over soon."""
+    monkeypatch.setattr("bulkusers.run.SETTLE", 0.05)
+    monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.1)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("action", ["reset_after", "cut_body", "wrong_body"])
+async def test_a_write_whose_answer_is_lost_is_seen_and_not_sent_again(
+    send: Send, sandbox: Sandbox, action: str, method: str
+) -> None:
+    """It was done: a look tells, and the API sees each write once."""
+    sandbox.faults = [Fault(method=method, path="*/users*", action=action)]
+    numbers = range(100, 120) if method == "POST" else [1, 2, 4, 5, 7, 8]
+    report = await send(*(line(number) for number in numbers))
+    assert set(statuses(report).values()) == {"created" if method == "POST" else "updated"}
+    assert writes(sandbox).count(method) == len(numbers)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("action", ["html", "garbage", "hang", "reset_before", "status"])
+async def test_a_write_that_was_not_done_is_sent_again_after_a_look(
+    send: Send, sandbox: Sandbox, action: str, method: str
+) -> None:
+    """Whatever the API said instead of doing it, it is done in the end, and each write that it saw is counted."""
+    sandbox.faults = [Fault(method=method, path="*/users*", action=action, times=4)]
+    numbers = range(100, 112) if method == "POST" else [1, 2, 4, 5, 7, 8]
+    report = await send(*(line(number) for number in numbers), timeout=0.3)
+    assert set(statuses(report).values()) == {"created" if method == "POST" else "updated"}
+    assert writes(sandbox).count(method) == len(numbers) + 4
+    assert sum(row["attempts"] for row in report.rows()) == len(writes(sandbox))
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_redirect_is_never_followed(send: Send, sandbox: Sandbox) -> None:
+    """A 302 is a refusal; the page behind it is not asked for."""
+    sandbox.faults = [Fault(method="POST", action="redirect", nth=1)]
+    report = await send(line(100))
+    assert statuses(report) == {2: "failed"}
+    assert len(sandbox.ledger) == 1
 
 
 async def test_a_server_with_a_wrong_certificate_gets_nothing(tmp_path: Path) -> None:
@@ -326,7 +408,7 @@ async def test_a_server_with_a_wrong_certificate_gets_nothing(tmp_path: Path) ->
 
     async def answer(request: web.BaseRequest) -> web.Response:
         seen.append(request.method)
-        return web.json_response({}, status=201)
+        return web.Response(body=await request.read(), content_type="application/json", status=201)
 
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()

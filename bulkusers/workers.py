@@ -1,0 +1,153 @@
+"""Users through workers: a bounded queue, a conversation each, and exactly one outcome for every row."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from bulkusers.brake import Brake
+from bulkusers.errors import SourceError, StorageError, TransportError
+from bulkusers.meaning import READS
+from bulkusers.models import Outcome, Record, Request, Response, Send, Settle, Status, User
+from bulkusers.protocol import INTERRUPTED, NOT_SENT, UNAUTHENTICATED, Conversation
+
+QUEUED: Final = 2  # users waiting for each worker: enough that none waits, few enough that the file is read no faster
+BREATH: Final = 100  # outcomes that need no request, after which the producer lets others run
+DRAIN: Final = 30.0  # seconds that a stopped run gives to what is under way
+Result = TypeVar("Result")
+Wait = Callable[[], Awaitable[None]]
+
+
+class Writes:
+    """Counts the requests of one conversation that may have changed something: those that the API may have seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+
+def counting(send: Send, writes: Writes) -> Send:
+    """Return a `Send` that counts writes; it belongs next to the network, inside of whatever sends again."""
+
+    async def send_and_count(request: Request) -> Response:
+        if request.method in READS or not request.authorized:
+            return await send(request)
+        writes.seen += 1  # also where we are cancelled in the middle
+        try:
+            return await send(request)
+        except TransportError as error:
+            writes.seen -= not error.sent
+            raise
+
+    return send_and_count
+
+
+async def converse(
+    conversation: Generator[Request | Settle, Response, Result], send: Send, settle: Wait | None = None
+) -> Result:
+    """Lead a conversation to its end and return its result; `settle` waits until a late write would have shown.
+
+    Raises:
+        TransportError: no answer came, and the conversation has no use for that.
+
+    """
+    try:
+        request = next(conversation)
+        while True:
+            if isinstance(request, Settle):
+                if settle is not None:
+                    await settle()
+                request = next(conversation)
+                continue
+            try:
+                answer = await send(request)
+            except TransportError as error:
+                request = conversation.throw(error)
+            else:
+                request = conversation.send(answer)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the workers of one run share."""
+
+    place: Callable[[User, bool], Conversation]  # the user, and whether an interrupted run had begun with it
+    connect: Callable[[Writes], Send]  # a worker's way to the API
+    begin: Callable[[User], None]  # called before a user's first request
+    was_begun: Callable[[User], bool]  # by an interrupted run
+    record: Record
+    settle: Wait
+    brake: Brake
+    suspect: Record
+
+
+async def upload_users(items: Iterable[User | Outcome], work: Work, *, workers: int) -> None:
+    """Lead every user's conversation, at most `workers` at a time, and record each item's outcome exactly once."""
+    queue: asyncio.Queue[User | None] = asyncio.Queue(workers * QUEUED)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_feed(items, queue, work, workers))
+        tasks = [group.create_task(_serve(queue, work)) for _ in range(workers)]
+        cut_off = asyncio.create_task(_cut_off(tasks, queue, work))
+        await asyncio.wait(tasks)
+        cut_off.cancel()
+
+
+async def _feed(items: Iterable[User | Outcome], queue: asyncio.Queue[User | None], work: Work, workers: int) -> None:
+    """Put users into the queue as fast as they are taken, record rows that are decided already, end every worker."""
+    try:
+        for count, item in enumerate(items):
+            if isinstance(item, User):
+                await queue.put(item)
+                continue
+            work.record(item)
+            if count % BREATH == 0:
+                await asyncio.sleep(0)
+    except SourceError as error:  # the disk failed under our copy of the file: rows are left without an outcome
+        work.brake.pull(StorageError(str(error), error.hint))
+    for _ in range(workers):
+        await queue.put(None)
+
+
+async def _serve(queue: asyncio.Queue[User | None], work: Work) -> None:
+    """Take users until there are none."""
+    writes = Writes()
+    send = work.connect(writes)
+    while (user := await queue.get()) is not None:
+        begun = work.was_begun(user)
+        if not work.brake.pulled.is_set():
+            work.begin(user)  # may pull the brake: nothing is sent that could not be written down
+        if work.brake.pulled.is_set():
+            work.record(_left(user, doubt=begun))
+            continue
+        writes.seen = 0
+        began = time.perf_counter()
+        try:
+            outcome = await converse(work.place(user, begun), send, work.settle)
+        except asyncio.CancelledError:
+            work.record(replace(_left(user, doubt=begun or writes.seen > 0), attempts=writes.seen))
+            raise
+        ms = round((time.perf_counter() - began) * 1000)
+        work.suspect(outcome)
+        if work.brake.pulled.is_set() and outcome.code in {NOT_SENT, UNAUTHENTICATED}:
+            outcome = _left(user, doubt=begun)  # it was the run's trouble, not the user's
+        work.record(replace(outcome, attempts=writes.seen, ms=ms))
+
+
+def _left(user: User, *, doubt: bool) -> Outcome:
+    """Return the outcome of a user whom the run did not come to, or did not finish with."""
+    if doubt:
+        return Outcome(user.row, user.email, Status.UNKNOWN, *INTERRUPTED)
+    return Outcome(user.row, user.email, Status.UNPROCESSED)
+
+
+async def _cut_off(tasks: list[asyncio.Task[None]], queue: asyncio.Queue[User | None], work: Work) -> None:
+    """When a stopped run does not end in time, end its workers, and record what is left in their stead."""
+    await work.brake.pulled.wait()
+    await asyncio.sleep(DRAIN)
+    for task in tasks:
+        task.cancel()
+    while (user := await queue.get()) is not None:
+        work.record(_left(user, doubt=work.was_begun(user)))
