@@ -7,9 +7,12 @@ import codecs
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType
+from typing import Any, BinaryIO, Final
 
 import orjson
 
@@ -22,6 +25,22 @@ from bulkusers.tally import Problem
 SCHEMA: Final = 1
 ROWS_BEGIN: Final = b'"rows": ['
 ROWS_END: Final = b"]}"
+HEAD: Final = {"schema": int, "run": dict, "counts": dict, "http": dict, "problems": list}
+RUN: Final = {
+    "exit_code": int,
+    "seconds": (int, float),
+    "environment": str,
+    "base_url": str,
+    "school": str,
+    "stopped": (dict, NoneType),
+    "input": dict,
+    "arguments": list,
+    "rejects": (str, NoneType),
+}
+LATER: Final[Mapping[str, Any]] = {"arguments": [], "rejects": None}  # what the first reports did not say
+HTTP: Final = {"requests": int, "requests_per_second": (int, float), "by_status": dict}
+PROBLEM: Final = {"status": str, "code": str, "message": str, "hint": str, "count": int, "rows": list}
+ROW: Final = {"row": int, "email": str, "status": str}
 REJECTED: Final = b'"status":"rejected"'
 
 
@@ -58,13 +77,11 @@ class Report:
 
         """
         try:
-            with self.path.open("rb") as file:
-                if any(line.rstrip() == ROWS_BEGIN for line in file):
-                    for line in file:
-                        if line.rstrip() == ROWS_END:
-                            return
-                        yield orjson.loads(line.rstrip().rstrip(b","))
-            yield from orjson.loads(self.path.read_bytes())["rows"]  # reformatted by another tool
+            for row in _read_rows(self.path):
+                _check(row, ROW)
+                yield row
+        except OSError as error:
+            raise SourceError(f"cannot read {self.path}: {error.strerror}") from None
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise SourceError(f"{self.path} is damaged", hint="get a whole copy of it") from None
 
@@ -98,19 +115,13 @@ def read_report(path: Path) -> Report:
 
     """
     try:
-        with path.open("rb") as file:
-            head = b""
-            for line in file:
-                if line.rstrip() == ROWS_BEGIN:
-                    head += b'"rows": []}'
-                    break
-                head += line
-        said = orjson.loads(head)
+        said = _read_head(path)
         if said["schema"] != SCHEMA:
             raise SourceError(
                 f"{path} is an outcome report of another version of bulkusers ({said['schema']})",
                 hint="read it with the version that its run.tool names",
             )
+        _check_head(said)
         problems = [Problem(**problem) for problem in said["problems"]]
         return Report(path, said["run"], said["counts"], said["http"], said.get("warnings", []), problems)
     except OSError as error:
@@ -120,6 +131,70 @@ def read_report(path: Path) -> Report:
             f"{path} is no outcome report",
             hint="bulkusers run writes one; its name is results.json unless -o says else",
         ) from None
+
+
+def _read_head(path: Path) -> Any:  # noqa: ANN401 - whatever JSON the file holds
+    """Return what a report says before its rows; it is read whole where another tool has laid it out anew."""
+    with path.open("rb") as file:
+        head = b"".join(_lines_of_head(file))
+    with suppress(orjson.JSONDecodeError):
+        said = orjson.loads(head + ROWS_BEGIN + ROWS_END)
+        if isinstance(said, dict) and said.keys() >= HEAD.keys():
+            return said
+    return orjson.loads(path.read_bytes())
+
+
+def _lines_of_head(file: BinaryIO) -> Iterator[bytes]:
+    return takewhile(lambda line: line.rstrip() != ROWS_BEGIN, file)
+
+
+def _read_rows(path: Path) -> Iterator[Any]:
+    """Yield the rows without holding them; the file is read whole where another tool has laid it out anew."""
+    with path.open("rb") as file:
+        for _ in _lines_of_head(file):
+            pass
+        line = file.readline().rstrip()
+        if line == ROWS_END or _is_row(line):
+            while line != ROWS_END:
+                yield orjson.loads(line.rstrip(b","))
+                line = file.readline().rstrip()
+            return
+    yield from orjson.loads(path.read_bytes())["rows"]
+
+
+def _is_row(line: bytes) -> bool:
+    """Tell whether a line is one whole row: a problem has "rows", too, and they are numbers."""
+    with suppress(orjson.JSONDecodeError):
+        return isinstance(orjson.loads(line.rstrip(b",")), dict)
+    return False
+
+
+def _check_head(said: Mapping[str, Any]) -> None:
+    """Refuse a report that lacks something its readers rely on.
+
+    Raises:
+        KeyError: there is no such key.
+        TypeError: another kind of value stands there.
+
+    """
+    _check(said, HEAD)
+    run, http = {**LATER, **said["run"]}, said["http"]
+    _check(run, RUN)
+    _check(run["input"], {"path": str})
+    if run["stopped"] is not None:
+        _check(run["stopped"], {"reason": str, "hint": str})
+    _check(run["arguments"], dict.fromkeys(range(len(run["arguments"])), str))
+    _check(said["counts"], dict.fromkeys(("rows", *Status), int))
+    _check(http, HTTP)
+    _check(http["by_status"], dict.fromkeys(http["by_status"], int))
+    for problem in said["problems"]:
+        _check(problem, PROBLEM)
+
+
+def _check(what: Any, kinds: Mapping[Any, Any]) -> None:  # noqa: ANN401 - whatever JSON the file holds
+    for key, kind in kinds.items():
+        if not isinstance(what[key], kind):
+            raise TypeError(key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,7 +326,7 @@ def test_a_signal_ends_a_run_in_order(folder: Path, call: Call, number: signal.S
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    journal = folder / "results.journal"
+    journal = folder / "results.json.journal"
     wait_for(lambda: journal.exists() and journal.stat().st_size > 1000)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)

@@ -2,12 +2,13 @@
 
 import errno
 import os
-import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import file_size_limit
 
 from bulkusers.errors import StorageError
 from bulkusers.files import check_place, move_aside, open_private, replacing
@@ -47,7 +48,7 @@ def test_a_file_that_exists_is_not_opened_anew(tmp_path: Path) -> None:
     """Its content stays."""
     path = tmp_path / "file"
     path.write_bytes(b"kept")
-    with pytest.raises(StorageError, match="cannot write .*file: File exists"):
+    with pytest.raises(StorageError, match=r"^cannot write .*file: File exists$"):
         open_private(path)
     assert path.read_bytes() == b"kept"
 
@@ -88,43 +89,43 @@ def test_the_old_file_stays_whole_when_writing_is_given_up(tmp_path: Path, error
     """The error comes through as it is."""
     path = tmp_path / "results.json"
     put(path, b"old")
-    with pytest.raises(type(error)) as caught, replacing(path) as file:
-        file.write(b"half of the new")
-        raise error
+
+    def give_up() -> None:
+        with replacing(path) as file:
+            file.write(b"half of the new")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        give_up()
     assert caught.value is error
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def fill_at_sync(patch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def full_at_the_last_moment() -> Iterator[None]:
     """Let the disk be full when the last bytes are to reach it."""
 
     def fail(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    patch.setattr(os, "fsync", fail)
-
-
-def limit_size(patch: pytest.MonkeyPatch) -> None:
-    """Let the system refuse to write more than 1,000 bytes; `patch` puts the old limit back."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    patch.setattr(patch, "undo", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        yield
 
 
 @pytest.mark.parametrize(
-    ("fill", "reason"), [(fill_at_sync, "No space left on device"), (limit_size, "File too large")]
+    ("full_disk", "reason"),
+    [(full_at_the_last_moment(), "No space left on device"), (file_size_limit(1000), "File too large")],
 )
 def test_the_old_file_stays_whole_when_the_disk_is_full(
-    tmp_path: Path, fill: Callable[[pytest.MonkeyPatch], None], reason: str
+    tmp_path: Path, full_disk: AbstractContextManager[None], reason: str
 ) -> None:
     """The error names the file and the reason, and what was written of the new one is gone."""
     path = tmp_path / "results.json"
     put(path, b"old")
-    with pytest.MonkeyPatch.context() as patch:
-        fill(patch)
-        with pytest.raises(StorageError, match=f"cannot write .*results.json: {reason}"):
-            put(path, b"n" * 100_000)
+    with full_disk, pytest.raises(StorageError, match=rf"^cannot write .*results\.json: {reason}$"):
+        put(path, b"n" * 100_000)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

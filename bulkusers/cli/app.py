@@ -11,7 +11,7 @@ from bulkusers.cli.login import login
 from bulkusers.cli.report import report
 from bulkusers.cli.run import run
 from bulkusers.cli.sandbox import sandbox
-from bulkusers.cli.screen import Screen, write
+from bulkusers.cli.screen import Screen, leave_streams, write
 from bulkusers.cli.template import template
 from bulkusers.errors import BulkUsersError
 from bulkusers.version import __version__
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BulkUsersError as error:
         Screen.of_the_moment().fail(str(error), error.hint)
         return error.exit_code
+    finally:
+        leave_streams()
     return 0
 
 

@@ -1,20 +1,21 @@
 """`bulkusers check`."""
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import typer
 
 from bulkusers.cli import options as opt
 from bulkusers.cli.screen import Screen, note_facts
-from bulkusers.cli.summary import plural
+from bulkusers.cli.summary import plural, run_command
 from bulkusers.models import Outcome, Status
 from bulkusers.profile import load_profile
-from bulkusers.source import Source, open_source
-from bulkusers.tally import Tally
+from bulkusers.source import Facts, open_source
+
+FINE = "fine"
 
 
 def check(
+    context: typer.Context,
     users: opt.UsersFile,
     encoding: opt.Encoding = "",
     delimiter: opt.Delimiter = "",
@@ -30,27 +31,20 @@ def check(
         users, products=products, encoding=encoding, delimiter=delimiter, allow_empty=allow_empty
     ) as source:
         note_facts(source.facts, screen)
-        tally = Tally(source.facts.rows)
         code = 6 if source.facts.rejected else 0
-        screen.result(_examine(source, tally), code, counts=tally.counts)
+        counts = {"rows": source.facts.rows, FINE: 0, str(Status.REJECTED): 0, str(Status.SKIPPED): 0}
+        for item in source.users():
+            counts[item.status if isinstance(item, Outcome) else FINE] += 1
+            if isinstance(item, Outcome):
+                screen.show(item, code)
+        screen.result(_conclude(source.facts, counts, opt.as_typed(context)), code, counts=counts)
     raise typer.Exit(code)
 
 
-def _examine(source: Source, tally: Tally) -> Iterator[str]:
-    """Yield every problem as it is found, then what is left to say."""
-    fine = 0
-    for item in source.users():
-        if isinstance(item, Outcome):
-            tally(item)
-            yield f"row {item.row}: {item.message}"
-            if item.hint:
-                yield f"    {item.hint}"
-        else:
-            fine += 1
-    counts = tally.counts
+def _conclude(facts: Facts, counts: Mapping[str, int], arguments: tuple[str, ...]) -> Iterator[str]:
     yield (
-        f"{source.facts.path}: {plural(source.facts.rows, 'row')}, {fine:,} fine, "
+        f"{facts.path}: {plural(facts.rows, 'row')}, {counts[FINE]:,} fine, "
         f"{counts[Status.REJECTED]:,} rejected, {counts[Status.SKIPPED]:,} skipped"
     )
-    if not counts[Status.REJECTED]:
-        yield f"Next: bulkusers run {shlex.quote(source.facts.path)}"
+    if not counts[Status.REJECTED] and facts.path != "-":
+        yield f"Next: {run_command(facts.path, arguments)}"

@@ -12,9 +12,19 @@ STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_in_loop(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run a command's coroutine to its end and return what it returns."""
-    with asyncio.Runner(loop_factory=_find_loop()) as runner:
-        return runner.run(main)
+    """Run a command's coroutine to its end and return what it returns.
+
+    Raises:
+        Interrupted: a second signal ended it at once.
+
+    """
+    try:
+        with asyncio.Runner(loop_factory=_find_loop()) as runner:
+            return runner.run(main)
+    except asyncio.CancelledError as end:
+        if end.args and isinstance(end.args[0], Interrupted):
+            raise end.args[0] from None
+        raise
 
 
 def _find_loop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -28,17 +38,20 @@ def _find_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 def on_signals(stop: Callable[[Interrupted], None]) -> None:
     """Call `stop` at the first SIGINT, SIGTERM or SIGHUP; a second one ends the running task at once.
 
-    Python ends without cleaning up at SIGTERM and SIGHUP unless told otherwise.
+    Python ends without cleaning up at SIGTERM and SIGHUP unless told otherwise. A signal that whoever started us wants
+    to be ignored, as `nohup` does, is ignored.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
-    seen: list[signal.Signals] = []
+    seen: list[Interrupted] = []
 
     def heed(number: signal.Signals) -> None:
         if seen and task is not None:
-            task.cancel(f"{number.name} twice")
-        seen.append(number)
-        stop(Interrupted(number.name, number))
+            seen[0].hint = "a second signal cut off what was under way: it may or may not be done"
+            task.cancel(seen[0])  # the first one is what the exit code tells
+        seen.append(Interrupted(number.name, number))
+        stop(seen[-1])
 
     for number in STOPPING:
-        loop.add_signal_handler(number, heed, number)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, heed, number)

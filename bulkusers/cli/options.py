@@ -1,8 +1,11 @@
 """The options, each said once: the same name, environment variable and help wherever it applies."""
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -33,10 +36,77 @@ class ReportFormat(StrEnum):
     MD = "md"
 
 
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A time span, and how it was typed."""
+
+    typed: str
+    seconds: int
+
+    def __str__(self) -> str:
+        return self.typed
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A number of rows or a percentage of all rows, and how it was typed."""
+
+    typed: str
+    number: float
+
+    def of(self, rows: int) -> float:
+        """Return how many of so many rows are meant."""
+        return self.number * rows / 100 if self.typed.endswith("%") else self.number
+
+    def __str__(self) -> str:
+        return self.typed
+
+
+def parse_duration(text: str) -> Duration:
+    """Read a time span as people write it: 90s, 15m, 2h, 1h30m."""
+    match = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", text, re.ASCII)
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if not hours + minutes + seconds:
+        raise typer.BadParameter(f"{text!r} is no time span; they look like 90s, 15m, 2h or 1h30m")
+    return Duration(text, hours * 3600 + minutes * 60 + seconds)
+
+
+def parse_share(text: str) -> Share:
+    """Read a number of rows, or a percentage of all: 20, 5%, 0.5%."""
+    if not re.fullmatch(r"\d{1,9}|\d{1,3}(\.\d{1,6})?%", text, re.ASCII):
+        raise typer.BadParameter(f"{text!r} is no number of rows; they look like 20 or 5%")
+    return Share(text, float(text.removesuffix("%")))
+
+
 def option(*names: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer.Option takes and gives
     """Return an option whose environment variable follows the one rule: --max-duration = BULKUSERS_MAX_DURATION."""
     variable = "BULKUSERS_" + names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper()
     return typer.Option(*names, envvar=variable, show_envvar=False, help=text, **more)
+
+
+ONE_RUN_ONLY: Final = {"resume", "dry_run"}  # the next run decides anew
+
+
+def as_typed(context: typer.Context) -> tuple[str, ...]:
+    """Return the options that were given on the command line, for a command that is to do the same.
+
+    What the environment and the properties file say, they will say again.
+    """
+    return tuple(_spell_options(context))
+
+
+def _spell_options(context: typer.Context) -> Iterator[str]:
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if parameter.param_type_name != "option" or name in ONE_RUN_ONLY or not source or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        yield parameter.secondary_opts[0] if value is False else parameter.opts[0]
+        if isinstance(value, float):
+            yield str(value).removesuffix(".0")
+        elif not isinstance(value, bool):
+            yield str(value)
 
 
 UsersFile = Annotated[str, typer.Argument(metavar="USERS.csv", help="The users; - reads standard input.")]
@@ -82,6 +152,16 @@ ReportPath = Annotated[
     Path,
     option("--report", "-o", metavar="PATH", text="The outcome report; an older one is moved aside.", dir_okay=False),
 ]
+Resume = Annotated[bool, option("--resume", text="Go on with the interrupted run of this file.")]
+MaxDuration = Annotated[
+    Duration | None,
+    option("--max-duration", metavar="D", parser=parse_duration, text="Stop after 90s, 15m, 2h, 1h30m; resumable."),
+]
+MaxFailures = Annotated[
+    Share | None,
+    option("--max-failures", metavar="N|N%", parser=parse_share, text="Stop when more rows than this fail."),
+]
+Retries = Annotated[int, option("--retries", metavar="N", min=0, text="How often a request is sent again.")]
 Timeout = Annotated[float, option("--timeout", metavar="S", min=0.1, text="Seconds for one request.")]
 Encoding = Annotated[str, option("--encoding", metavar="NAME", text="The file's encoding [default: found].")]
 Delimiter = Annotated[

@@ -1,7 +1,5 @@
 """`bulkusers report`."""
 
-import csv
-import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +9,10 @@ import orjson
 import typer
 
 from bulkusers.cli import options as opt
-from bulkusers.cli.screen import write
+from bulkusers.cli.screen import write, write_csv, write_data
 from bulkusers.cli.summary import list_problems, plural, summarize, table_of_counts
 from bulkusers.columns import safe_cell
+from bulkusers.journal import BEGUN, is_journal, read_progress
 from bulkusers.models import Status
 from bulkusers.report import Report, add_up, read_report
 from bulkusers.tally import IN_TROUBLE
@@ -30,9 +29,38 @@ def report(
     ] = False,
 ) -> None:
     """Read outcome reports: summary, failures, exports."""
+    if len(results) == 1 and is_journal(results[0]):
+        _show_progress(results[0], output)
+        return
     reports = [read_report(path) for path in results]
-    for line in SHOWN[output](reports, failed=failed):
+    match output:
+        case opt.ReportFormat.TEXT:
+            for line in _text(reports, failed=failed):
+                write(sys.stdout, line)
+        case opt.ReportFormat.JSON:
+            write_data(_json(reports, failed=failed))
+        case opt.ReportFormat.CSV:
+            write_csv(CELLS, _cells(reports, failed=failed))
+        case opt.ReportFormat.MD:
+            write_data(_md(reports, failed=failed))
+
+
+def _show_progress(path: Path, output: opt.ReportFormat) -> None:
+    """Show how far a run came that has no report yet."""
+    progress = read_progress(path)
+    if output is opt.ReportFormat.JSON:
+        write_data([orjson.dumps({"schema": 1, "counts": progress}).decode()])
+        return
+    if output is not opt.ReportFormat.TEXT:
+        raise typer.BadParameter("a journal is shown as text or json; the report will have more", param_hint="--format")
+    write(sys.stdout, f"{path}: the journal of a run that was interrupted, or goes on")
+    write(sys.stdout, "")
+    for line in table_of_counts(progress):
         write(sys.stdout, line)
+    if progress[BEGUN]:
+        write(sys.stdout, f"  {progress[BEGUN]:>9,} {BEGUN:<12}without an outcome: may or may not be applied")
+    write(sys.stdout, "")
+    write(sys.stdout, "Next: the command of that run once more, with --resume")
 
 
 def _text(reports: Sequence[Report], *, failed: bool) -> Iterator[str]:
@@ -60,7 +88,11 @@ def _json(reports: Sequence[Report], *, failed: bool) -> Iterator[str]:
         problems = run.problems
     else:
         total = add_up(reports)
-        head = {"files": [str(report.path) for report in reports], "counts": total.counts, "http": total.http}
+        head = {
+            "files": [str(report.path).encode(errors="replace").decode() for report in reports],
+            "counts": total.counts,
+            "http": total.http,
+        }
         problems = total.problems
     whole = orjson.dumps({"schema": 1} | head | {"problems": problems}).decode()
     if not failed:
@@ -74,12 +106,9 @@ def _json(reports: Sequence[Report], *, failed: bool) -> Iterator[str]:
     yield "]}"
 
 
-def _csv(reports: Sequence[Report], *, failed: bool) -> Iterator[str]:
-    yield ",".join(CELLS)
+def _cells(reports: Sequence[Report], *, failed: bool) -> Iterator[list[str]]:
     for row in _rows(reports, failed=failed):
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(safe_cell(str(row.get(cell, ""))) for cell in CELLS)
-        yield line.getvalue()
+        yield [safe_cell(str(row.get(cell, ""))) for cell in CELLS]
 
 
 def _md(reports: Sequence[Report], *, failed: bool) -> Iterator[str]:
@@ -110,11 +139,3 @@ def _rows(reports: Sequence[Report], *, failed: bool) -> Iterator[dict[str, Any]
         for row in report.rows():
             if not failed or row["status"] in NOT_DONE:
                 yield row
-
-
-SHOWN = {
-    opt.ReportFormat.TEXT: _text,
-    opt.ReportFormat.JSON: _json,
-    opt.ReportFormat.CSV: _csv,
-    opt.ReportFormat.MD: _md,
-}

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ import typer
 from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.screen import Screen, write
-from bulkusers.errors import SettingsError
+from bulkusers.errors import SettingsError, StorageError
+from bulkusers.files import check_place
 
 if TYPE_CHECKING:
     from bulkusers.sandbox import Sandbox
@@ -35,6 +37,8 @@ def sandbox(
     """Run a stand-in API on this machine, with faults to order, until Ctrl-C."""
     from bulkusers.sandbox import Sandbox, Switches, load_faults
 
+    if state is not None:
+        _check_state(state)
     try:
         stand_in = Sandbox(
             users=users,
@@ -45,7 +49,21 @@ def sandbox(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    run_in_loop(_stand(stand_in, port, Screen()))
+    try:
+        run_in_loop(_stand(stand_in, port, Screen()))
+    except OSError as error:
+        if state is None:
+            raise
+        # its last act is to save
+        raise StorageError(f"cannot write {state}: {error.strerror}") from None
+
+
+def _check_state(state: Path) -> None:
+    """Find out now what would else be told at the end, when all is lost."""
+    try:
+        check_place(state)
+    except StorageError as error:
+        raise StorageError(str(error), hint="name another one with --state") from None
 
 
 async def _stand(stand_in: "Sandbox", port: int, screen: Screen) -> None:
@@ -53,13 +71,16 @@ async def _stand(stand_in: "Sandbox", port: int, screen: Screen) -> None:
 
     stop = asyncio.Event()
     on_signals(lambda _: stop.set())
-    try:
-        async with serve(stand_in, port=port):
-            for line in _welcome(stand_in):
-                write(sys.stdout, line)
-            await stop.wait()
-    except OSError as error:
-        raise SettingsError(f"cannot listen on port {port}: {error.strerror}", hint="choose another --port") from None
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(serve(stand_in, port=port))
+        except OSError as error:
+            raise SettingsError(
+                f"cannot listen on port {port}: {error.strerror}", hint="choose another --port"
+            ) from None
+        for line in _welcome(stand_in):
+            write(sys.stdout, line)
+        await stop.wait()
     screen.note("The sandbox has stopped.")
 
 

@@ -1,17 +1,23 @@
 """What people and logs see while a command works: notes and progress on stderr, results on stdout."""
 
 import asyncio
+import csv
+import io
 import json
+import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
 from typing import ClassVar, Final, TextIO
 
 from bulkusers.cli.options import LogFormat
 from bulkusers.cli.summary import WIDTH, cut, duration
-from bulkusers.models import Status
+from bulkusers.errors import StorageError
+from bulkusers.models import Outcome, Status
 from bulkusers.source import Facts
 from bulkusers.tally import Tally
 
@@ -57,9 +63,7 @@ class Screen:
 
     def fail(self, message: str, hint: str = "") -> None:
         """Say why a command ends, and what to do next."""
-        self._log("error", message)
-        if hint:
-            self._log("hint" if not self._json else "error", hint)
+        self._log("error", message, **({"hint": hint} if hint else {}))
 
     def _log(self, level: str, message: str, **more: object) -> None:
         if self._json:
@@ -67,16 +71,32 @@ class Screen:
             # escaped to ASCII: exact in every locale, and a file name that is not UTF-8 can be said, too
             write(sys.stderr, json.dumps({"time": stamp, "level": level, "message": message, **more}))
         else:
-            words = {"warning": "warning: ", "error": "error: ", "hint": "  → "}
+            words = {"warning": "warning: ", "error": "error: "}
             write(sys.stderr, words.get(level, "") + message)
+            if "hint" in more:
+                write(sys.stderr, f"  → {more['hint']}")
+
+    def show(self, outcome: Outcome, code: int) -> None:
+        """Write what is wrong with one row, as a part of the result."""
+        if self._quiet and not code:
+            return
+        if self._json:
+            level = "error" if outcome.status is Status.REJECTED else "info"
+            self._log(level, outcome.message, row=outcome.row, code=outcome.code, hint=outcome.hint)
+            return
+        write(sys.stdout, f"row {outcome.row}: {outcome.message}")
+        if outcome.hint:
+            write(sys.stdout, f"    {outcome.hint}")
 
     def result(self, lines: Iterable[str], code: int, **facts: object) -> None:
         """Write what a command was asked for; where it is quiet, only if it is not all well."""
+        if self._quiet and not code:
+            return
         if self._json:
             self._log("error" if code else "info", "finished", exit_code=code, **facts)
-        elif code or not self._quiet:
-            for line in lines:
-                write(sys.stdout, line)
+            return
+        for line in lines:
+            write(sys.stdout, line)
 
     @asynccontextmanager
     async def progress(self, tally: Tally) -> AsyncIterator[None]:
@@ -110,8 +130,11 @@ class Screen:
         def picture() -> Text:
             return Text(describe(tally, time.monotonic() - began), no_wrap=True, overflow="ellipsis")
 
-        # transient: the summary that follows says it all
-        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        # transient: the summary that follows says it all; a terminal that has gone, or cannot show it, gets no more
+        with (
+            suppress(OSError, ValueError),
+            Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live,
+        ):
             while True:
                 live.update(picture(), refresh=True)
                 await asyncio.sleep(TICK)
@@ -150,6 +173,52 @@ def write(stream: TextIO | None, line: str) -> None:
         encoding = stream.encoding or "ascii"
         stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
         stream.flush()
+
+
+def write_data(lines: Iterable[str]) -> None:
+    """Write to stdout what programs read: UTF-8 whatever the locale, and all of it; a reader who left wants no more.
+
+    Raises:
+        StorageError: it cannot be written.
+
+    """
+    try:
+        if sys.stdout is None:
+            raise StorageError("stdout is closed, and there is nowhere else to write to")
+        for line in lines:
+            sys.stdout.buffer.write(line.encode(errors="replace") + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def write_csv(header: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+    """Write a CSV file to stdout.
+
+    Raises:
+        StorageError: it cannot be written.
+
+    """
+
+    def line(cells: Iterable[str]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(cells)
+        return text.getvalue()
+
+    write_data(line(cells) for cells in chain([header], rows))
+
+
+def leave_streams() -> None:
+    """Let a stream that does not take its last words lead nowhere, else Python ends with an exit code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -1,9 +1,10 @@
 """A finished run in words: a summary that fits a screen, and the next command for every kind of problem."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from bulkusers.models import Status
 from bulkusers.report import Report
@@ -77,40 +78,37 @@ def name_rows(problem: Problem) -> str:
 
 def next_steps(report: Report) -> Iterator[tuple[str, str]]:
     """Yield what to do next and the command for it, the most pressing first."""
-    run, counts = report.run, report.counts
-    target = target_options(run)
+    run, counts, arguments = report.run, report.counts, report.run.get("arguments", ())
     if run["stopped"] and run["stopped"]["hint"]:
         yield run["stopped"]["hint"], ""
     again = counts[Status.FAILED] + counts[Status.UNKNOWN] + counts[Status.UNPROCESSED]
-    if again and run["input"]["path"] != "-":
+    resume = ("--resume",) if run["stopped"] else ()
+    if again:
+        why, file = f"{plural(again, 'row')} to send again; rows that are done stay as they are", run["input"]["path"]
+        if file == "-":
+            yield f"{why}: pipe the file again{', and say --resume' if resume else ''}", ""
+        else:
+            yield why, run_command(file, arguments, *resume)
+    if rejects := run.get("rejects"):
         yield (
-            f"{plural(again, 'row')} to send again; rows that are done stay as they are",
-            f"bulkusers run {shlex.quote(run['input']['path'])}{target}",
-        )
-    if counts[Status.REJECTED]:
-        rejects = shlex.quote(str(report.path.with_suffix(".rejects.csv")))
-        yield (
-            "correct the rejected rows (the columns Error and Hint say what is wrong), then",
-            f"bulkusers run {rejects}{target}",
+            "correct the rejected rows (columns Error and Hint say what is wrong), then",
+            run_command(rejects, arguments),
         )
     if sum(counts[status] for status in IN_TROUBLE) > 0:
-        yield "every row in trouble", f"bulkusers report {shlex.quote(str(report.path))} --failed"
+        yield "every row in trouble", shlex.join(["bulkusers", "report", str(report.path), "--failed"])
 
 
-def target_options(run: Mapping[str, Any]) -> str:
-    """Return the options that send to where a run sent."""
-    environment = run["environment"]
-    if environment == "sandbox":
-        return " --env sandbox"
-    where = f"--base-url {shlex.quote(run['base_url'])}" if environment == "custom" else f"--env {environment}"
-    return f" {where} --school {run['school']}"
+def run_command(file: str, arguments: Iterable[str], *more: str) -> str:
+    """Return the command that runs a file with these options."""
+    return shlex.join(["bulkusers", "run", file, *arguments, *more])
 
 
 def describe_target(run: Mapping[str, Any]) -> str:
     """Name where a run sent, in words."""
     if run["environment"] == "sandbox":
         return "a sandbox"
-    return f"{run['environment'] if run['environment'] != 'custom' else run['base_url']} ({run['school']})"
+    custom = run["environment"] == "custom"
+    return f"{urlsplit(run['base_url']).netloc if custom else run['environment']} ({run['school']})"
 
 
 def plural(number: int, noun: str) -> str:

@@ -1,12 +1,9 @@
 """`bulkusers template`."""
 
-import csv
-import io
-import sys
 from typing import Annotated
 
 from bulkusers.cli import options as opt
-from bulkusers.cli.screen import write
+from bulkusers.cli.screen import write_csv
 from bulkusers.columns import COLUMNS
 from bulkusers.template import example_rows
 
@@ -15,7 +12,4 @@ def template(
     rows: Annotated[int, opt.option("--rows", metavar="N", min=1, max=1_000_000, text="How many example users.")] = 3,
 ) -> None:
     """Print an example CSV to start from: bulkusers template > users.csv."""
-    for cells in ([column.title for column in COLUMNS], *example_rows(rows)):
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(cells)
-        write(sys.stdout, line.getvalue())
+    write_csv([column.title for column in COLUMNS], example_rows(rows))
