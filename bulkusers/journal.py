@@ -177,7 +177,10 @@ class Journal:
     def _read(self, start: int) -> bytes:
         text = b""
         while b"\n" not in text:  # pread leaves the place alone where writing goes on
-            text += os.pread(self._file.fileno(), PIECE, start + CHECKSUM + len(text))
+            piece = os.pread(self._file.fileno(), PIECE, start + CHECKSUM + len(text))
+            if not piece:
+                raise StorageError(f"{self.path} was cut short while the run went on")
+            text += piece
         return text.partition(b"\n")[0]
 
     def remove(self) -> None:

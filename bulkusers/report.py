@@ -180,7 +180,7 @@ def _check_head(said: Mapping[str, Any]) -> None:
     _check(said, HEAD)
     run, http = {**LATER, **said["run"]}, said["http"]
     _check(run, RUN)
-    _check(run["input"], {"path": str})
+    _check({"encoding": "", **run["input"]}, {"path": str, "encoding": str})
     if run["stopped"] is not None:
         _check(run["stopped"], {"reason": str, "hint": str})
     _check(run["arguments"], dict.fromkeys(range(len(run["arguments"])), str))

@@ -185,11 +185,16 @@ class Run:
         send = counting(braking(client.send, self.brake), writes)
         send = self.traffic.guard(metered(send, self.meter))
         send = tokens.authenticating(send)
-        return retrying(send, retries=self.settings.retries, budget=self.budget, pause=self.brake.sleep)
+        return retrying(send, retries=self.settings.retries, budget=self.budget, pause=self._pause)
 
     async def _log_in(self, client: Client) -> Secret:
         send = self.traffic.guard(metered(braking(client.send, self.brake), self.meter))
         return await get_token(self.settings, send)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before a request is sent again, unless the run stops."""
+        self.meter.retries += 1
+        await self.brake.sleep(seconds)
 
     async def _settle(self) -> None:
         """Wait until a late write must have shown."""

@@ -68,6 +68,7 @@ class Meter:
     """Counts requests and how long their answers took."""
 
     requests: int = 0
+    retries: int = 0  # of what was never sent, and of reads
     by_status: Counter[int] = field(default_factory=Counter)
     lost: int = 0  # requests without an answer
     longest: float = 0.0  # milliseconds
@@ -97,7 +98,7 @@ class Meter:
         p50, p95, p99 = self._percentiles(0.50, 0.95, 0.99)
         return {
             "requests": self.requests,
-            "retries": 0,
+            "retries": self.retries,
             "throttled": self.by_status[429],
             "lost": self.lost,
             "by_status": {str(status): count for status, count in sorted(self.by_status.items())},

@@ -179,8 +179,10 @@ class Traffic:
                     answer = await send(request)
                 except TransportError as error:
                     self._learn_bad(era, sent=error.sent)
+                    if doubt and not error.sent:  # this one was not, but the one before
+                        raise TransportError(str(error), error.hint, sent=True) from None
                     raise
-                except BaseException:  # it says nothing about the API
+                except (asyncio.CancelledError, Exception):  # it says nothing about the API
                     self._give_back(era)
                     raise
                 if answer.status in BUSY_STATUSES:

@@ -307,6 +307,7 @@ async def test_an_api_that_is_not_there_stops_the_run(send: Send, monkeypatch: p
     assert report.exit_code == 7
     assert report.counts["failed"] + report.counts["unprocessed"] == 100
     assert report.counts["failed"] <= 5
+    assert report.http["retries"] > 0
     assert report.http["requests"] == 0
 
 

@@ -160,6 +160,16 @@ def test_one_request_after_another_probes_an_api_that_is_down(run_at_once: RunAt
     assert api.brake.reason is None
 
 
+def test_a_probe_is_one_request_alone(run_at_once: RunAtOnce) -> None:
+    """The fifth failure in a row opens the line for nobody but the probe, however long that takes."""
+    api = Api(lambda _: REFUSED)
+    run_at_once(api.work(20, workers=1))
+    assert api.starts_in(0, 20) == 5
+    slow = Api(lambda _: REFUSED, seconds=5)
+    run_at_once(slow.work(70))
+    assert slow.starts_in(10, 70) == 1
+
+
 def test_an_api_that_is_down_for_a_quarter_of_an_hour_ends_the_run(run_at_once: RunAtOnce) -> None:
     """The rest is better sent later."""
     api = Api(lambda _: REFUSED)

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
 
 import pytest
 from conftest import RunAtOnce
@@ -36,6 +35,7 @@ class Scene:
         self.latency = latency
         self.starts: list[float] = []
         self.ends: list[float] = []
+        self.sender: asyncio.Task[None] | None = None  # of the latest request
         self.heard: list[Said] = []
         self.got: list[Said] = []  # by the workers, from the guard
         self.stops: list[BulkUsersError] = []
@@ -47,6 +47,7 @@ class Scene:
         loop = asyncio.get_running_loop()
         number = len(self.starts)
         self.starts.append(loop.time())
+        self.sender = asyncio.current_task()
         said = self.says(loop.time(), number)
         await asyncio.sleep(self.latency)
         self.ends.append(loop.time())
@@ -103,38 +104,12 @@ def set_scene() -> SetScene:
     return make
 
 
-@pytest.mark.parametrize("rate", [0.5, 1, 10, 50, 333, 2000])
-def test_no_second_sees_more_than_the_rate(run_at_once: RunAtOnce, set_scene: SetScene, rate: float) -> None:
-    """In every window of a second there are at most `rate` starts and one more, and the rate is made use of."""
-    scene = set_scene(rate=rate, latency=0.001)
+def test_two_thousand_a_second_are_reached_and_not_passed(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """Timers are coarser than that; whoever starts together with another makes up for it."""
+    scene = set_scene(rate=2000, latency=0.001)
     run_at_once(scene.play(10))
-    assert scene.busiest_second() <= rate + 1
-    assert scene.started(-1, 10) >= 0.98 * 10 * rate
-
-
-def test_an_idle_minute_saves_nothing_up(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
-    """After it, requests start as slowly as at the beginning."""
-    scene = set_scene(rate=10)
-
-    async def run() -> None:
-        await scene.send(REQUEST)
-        await asyncio.sleep(60)
-        await asyncio.gather(*(scene.send(REQUEST) for _ in range(30)))
-
-    run_at_once(run())
-    assert len(scene.starts) == 31
-    assert scene.busiest_second() <= 11
-
-
-def test_a_slow_answer_holds_nobody_else_up(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
-    """The pace is of starts: requests that wait for their answers take no turn from others."""
-    scene = set_scene(rate=10, latency=5)
-
-    async def run() -> None:
-        await asyncio.gather(*(scene.send(REQUEST) for _ in range(10)))
-
-    run_at_once(run())
-    assert max(scene.ends) < 5 + 1.1
+    assert scene.busiest_second() <= 2001
+    assert scene.started(-1, 10) >= 0.98 * 10 * 2000
 
 
 def test_turns_come_in_the_order_of_asking(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
@@ -216,11 +191,11 @@ def test_a_halved_pace_creeps_back(run_at_once: RunAtOnce, set_scene: SetScene) 
 
 def test_without_a_limit_half_of_what_was_sent_is_the_pace(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
     """What the API could not bear is known from the last second; in the end there is no limit again."""
-    scene = set_scene(lambda _, number: busy(10) if number == 1000 else GOOD, rate=0, chance=0.0, latency=0.1)
+    scene = set_scene(lambda _, number: busy(10) if number == 200 else GOOD, rate=0, chance=0.0, latency=0.45)
     run_at_once(scene.play(240))
     end = scene.ends[scene.heard.index(busy(10))] + 10
     counts = [scene.started(end + 30 * step, end + 30 * (step + 1)) / 30 for step in range(7)]
-    assert counts == pytest.approx([100, 120, 140, 160, 180, 200, 200], rel=0.02)
+    assert counts == pytest.approx([20, 24, 28, 32, 36, 44, 44], rel=0.05)
     assert scene.traffic._pace.rate == 0  # noqa: SLF001 - twenty workers cannot show that there is none
 
 
@@ -341,9 +316,10 @@ def test_ten_bad_results_of_the_last_twenty_are_an_outage(
 ) -> None:
     """Every other one bad: after nine nobody has noticed, after ten nobody sends."""
     scene = set_scene(lambda now, number: bad if number % 2 and now < 15 else GOOD, rate=10)
-    run_at_once(scene.play(29, workers=1))
+    run_at_once(scene.play(60, workers=1))
     assert scene.heard.count(bad) == 10
-    assert scene.started(3) == 0
+    assert scene.started(3, 31) == 0
+    assert scene.started(31, 60) > 250
 
 
 @pytest.mark.parametrize("bad", [LOST, NEVER_SENT, Response(500)])
@@ -392,58 +368,44 @@ def test_a_probe_that_finds_the_api_busy_is_followed_by_another(run_at_once: Run
     assert scene.stops == []
 
 
-@pytest.mark.parametrize("moment", [40.05, 40.2], ids=["under way", "longer under way"])
-def test_a_cancelled_probe_leaves_its_turn_to_another(
-    run_at_once: RunAtOnce, set_scene: SetScene, moment: float
-) -> None:
+def test_a_cancelled_probe_leaves_its_turn_to_another(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
     """A worker that is ended in the middle of it must not keep all others waiting for ever."""
-    scene = set_scene(lambda now, _: NEVER_SENT if 10 <= now < 20 else GOOD, latency=0.01)
+    scene = set_scene(lambda now, _: NEVER_SENT if 10 <= now < 20 else GOOD)
 
     async def run() -> None:
         tasks = [asyncio.ensure_future(scene.work(60)) for _ in range(20)]
         await asyncio.sleep(30)
         scene.latency = 10
-        probes = len(scene.starts)
-        await asyncio.sleep(moment - 30)
+        await asyncio.sleep(12)
         scene.latency = 0.01
-        assert len(scene.starts) == probes + 1
-        for task in tasks:
-            if _is_sending(task):
-                task.cancel()
+        assert scene.started(30, 42) == 1
+        assert scene.sender is not None
+        cancelled = scene.sender
+        cancelled.cancel()
         _, hanging = await asyncio.wait(tasks, timeout=100)
         assert not hanging
-        assert sum(task.cancelled() for task in tasks) == 1
+        assert [task for task in tasks if task.cancelled()] == [cancelled]
 
     run_at_once(run())
-    assert scene.started(41, 60) > 0.98 * 19 * 50 - 5
-
-
-def _is_sending(task: "asyncio.Future[None]") -> bool:
-    """Tell whether a worker's request is with the API."""
-    frames = cast("asyncio.Task[None]", task).get_stack()
-    coroutine = cast("asyncio.Task[None]", task).get_coro()
-    names = [frame.f_code.co_name for frame in frames]
-    while (inner := getattr(coroutine, "cr_await", None)) is not None:
-        names.append(getattr(inner, "__name__", ""))
-        coroutine = inner
-    return "answer" in names
+    assert scene.started(42, 60) > 0.98 * 18 * 50
 
 
 def test_a_worker_cancelled_as_its_probe_begins_leaves_its_turn(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
     """Its turn had come, but it was ended before it knew."""
-    scene = set_scene(lambda now, _: NEVER_SENT if 0 < now < 20 else GOOD, latency=0.0)
+    scene = set_scene(lambda now, _: NEVER_SENT if now < 20 else GOOD, latency=0.0)
 
     async def run() -> None:
-        await scene.play(1, workers=0)
         for _ in range(5):
             with pytest.raises(TransportError):
-                await asyncio.sleep(1)
                 await scene.send(REQUEST)
         first, second = (asyncio.ensure_future(scene.send(REQUEST)) for _ in range(2))
         await asyncio.sleep(1)
-        scene.traffic._line[0].add_done_callback(lambda _: first.cancel())  # noqa: SLF001 - no clock hits that moment
+        timer = scene.traffic._timer  # noqa: SLF001 - the moment between having a turn and knowing it
+        assert timer is not None
+        asyncio.get_running_loop().call_at(timer.when() + 1e-10, first.cancel)
         assert await asyncio.wait_for(second, 100) is GOOD
         assert first.cancelled()
+        assert len(scene.starts) == 6
 
     run_at_once(run())
 
@@ -503,6 +465,28 @@ def test_what_is_under_way_is_finished_when_a_run_stops(run_at_once: RunAtOnce, 
     assert len(scene.starts) == 1
 
 
+@pytest.mark.parametrize(("method", "status", "sent"), [("POST", 503, True), ("POST", 429, False), ("GET", 503, False)])
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_write_that_a_proxy_was_too_busy_for_may_have_been_done(
+    run_at_once: RunAtOnce, set_scene: SetScene, method: str, status: int, *, sent: bool, stops: bool
+) -> None:
+    """Whether the run stops before it is sent again, or that cannot be sent: nobody may say that it was never sent."""
+    scene = set_scene(lambda _, number: NEVER_SENT if number else busy(20, status))
+
+    async def run() -> None:
+        under_way = asyncio.ensure_future(scene.send(Request(method, "/")))
+        await asyncio.sleep(10)
+        if stops:
+            scene.stops.append(BulkUsersError("enough"))
+            scene.traffic.wake()
+        with pytest.raises(TransportError, match="stopping" if stops else "no connection") as caught:
+            await under_way
+        assert caught.value.sent is sent
+
+    run_at_once(run())
+    assert len(scene.starts) == (1 if stops else 2)
+
+
 def test_a_bug_passes_and_holds_nobody_up(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
     """It says nothing about the API, also where it strikes a probe."""
     scene = set_scene(lambda now, _: NEVER_SENT if now < 20 else GOOD, latency=0.0)
@@ -531,7 +515,7 @@ def test_a_bug_passes_and_holds_nobody_up(run_at_once: RunAtOnce, set_scene: Set
     workers=st.integers(1, 30),
     latency=st.sampled_from([0.001, 0.2, 3.0]),
 )  # fmt: skip
-def test_whatever_happens_pauses_and_pace_are_kept_and_all_goes_on(  # noqa: PLR0913 - a script has many parts
+def test_whatever_happens_pauses_and_pace_are_kept_and_all_goes_on(
     run_at_once: RunAtOnce,
     set_scene: SetScene,
     script: list[Said],

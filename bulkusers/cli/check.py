@@ -1,6 +1,7 @@
 """`bulkusers check`."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import typer
 
@@ -11,7 +12,7 @@ from bulkusers.models import Outcome, Status
 from bulkusers.profile import load_profile
 from bulkusers.source import Facts, open_source
 
-FINE = "fine"
+FINE: Final = "fine"
 
 
 def check(

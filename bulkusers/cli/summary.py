@@ -92,10 +92,21 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
     if rejects := run.get("rejects"):
         yield (
             "correct the rejected rows (columns Error and Hint say what is wrong), then",
-            run_command(rejects, arguments),
+            run_command(rejects, _arguments_for_rejects(run)),
         )
     if sum(counts[status] for status in IN_TROUBLE) > 0:
         yield "every row in trouble", shlex.join(["bulkusers", "report", str(report.path), "--failed"])
+
+
+def _arguments_for_rejects(run: Mapping[str, Any]) -> list[str]:
+    """Return a run's arguments as its rejects need them: they are UTF-8, whatever the file was."""
+    arguments = list(run.get("arguments", ()))
+    if "--encoding" in arguments:
+        place = arguments.index("--encoding")
+        arguments[place + 1 : place + 2] = ["utf-8"]
+    elif not run["input"].get("encoding", "utf-8").startswith("utf"):  # the environment said so, and will again
+        arguments += ["--encoding", "utf-8"]
+    return arguments
 
 
 def run_command(file: str, arguments: Iterable[str], *more: str) -> str:
