@@ -39,6 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("BULKUSERS_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it hides what Python's last flush does to an exit code
     monkeypatch.setenv("BULKUSERS_EMAIL", "admin@example.edu")
     monkeypatch.setenv("BULKUSERS_PASSWORD", "sandbox")
     return tmp_path
@@ -390,6 +391,15 @@ def test_a_report_that_went_through_json_tool_is_read(write_results: Write, form
     assert (after, list(after.rows())) == (before, rows)
     for options in ((), ("--failed",), ("--format", "csv"), ("--format", "json"), ("--format", "md", "--failed")):
         assert code_of("report", "results.json", *options) == 0
+
+
+def test_a_sorted_report_without_problems_is_read(write_results: Write) -> None:
+    """Its rows stand before the rest of its head."""
+    path = write_results()
+    report = json.loads(path.read_bytes()) | {"problems": [], "warnings": []}
+    path.write_text(json.dumps(report, indent=0, sort_keys=True))
+    assert read_report(path).run == report["run"]
+    assert list(read_report(path).rows()) == report["rows"]
 
 
 def keys_of(report: dict[str, Any]) -> Iterator[tuple[str, ...]]:
