@@ -26,22 +26,21 @@ def open_private(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "w+b")
 
 
-def check_place(path: Path) -> None:
-    """Find out now whether `path` can be written later.
+def check_place(path: Path, option: str) -> None:
+    """Find out now whether `path` can be written later; `option` is what names another one.
 
     Raises:
         StorageError: it is a symlink, a folder or a device, or its folder is missing or cannot be written.
 
     """
+    hint = f"name another one with {option}"
     try:
         ordinary = not path.is_symlink() and (path.is_file() or not path.exists())
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise StorageError(
-            f"cannot write into the folder of {path}: {error.strerror}", hint="name another one with --report"
-        ) from None
+        raise StorageError(f"cannot write into the folder of {path}: {error.strerror}", hint) from None
     if not ordinary:
-        raise StorageError(f"{path} is no ordinary file", hint="name another one with --report")
+        raise StorageError(f"{path} is no ordinary file", hint)
 
 
 def move_aside(path: Path) -> Path | None:

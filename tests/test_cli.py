@@ -351,13 +351,32 @@ def test_a_question_is_asked_on_a_terminal_only(folder: Path, sandbox: str) -> N
     (folder / "coursedog.properties").write_text(f"base_url = {sandbox}\nschool = example_university\ntoken = t\n")
     assert b"registration mail to each" in on_terminal("run", "users.csv", typed=b"\n")
     assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is False
-    on_terminal("run", "users.csv", typed=b"y\n")
+    assert b"Sending to http://127.0.0.1" in on_terminal("run", "users.csv", typed=b"y\n")
     assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is True
     assert b"registration mail to each" not in on_terminal("run", "users.csv", "--no-notify", typed=b"")
 
 
-def on_terminal(*arguments: str, typed: bytes) -> bytes:
-    """Run a command on a terminal of 80 columns and return all that it showed."""
+def test_ctrl_c_at_a_question_is_an_answer(folder: Path, sandbox: str) -> None:
+    """It ends with 130 like everywhere, and nothing was sent."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    (folder / "coursedog.properties").write_text(f"base_url = {sandbox}\nschool = example_university\ntoken = t\n")
+    shown = on_terminal("run", "users.csv", typed=b"", then=(b"[y/N]", b"\x03"), code=130)
+    assert b"SIGINT" in shown
+    assert not (folder / "results.json").exists()
+
+
+def test_the_report_cannot_take_the_place_of_the_users(call: Call, folder: Path) -> None:
+    """`-o users.csv` is a slip of the hand, and the file is all there is."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    called = call("run", "users.csv", "--env", "sandbox", "-o", "./users.csv")
+    assert called.code == 2
+    assert (folder / "users.csv").read_text().startswith("First Name")
+
+
+def on_terminal(
+    *arguments: str, typed: bytes, then: tuple[bytes, bytes] = (b"", b""), code: int | None = None
+) -> bytes:
+    """Run a command on a terminal of 80 columns and return all that it showed; `then` is a cue and what is typed at it."""
     import fcntl
     import pty
     import struct
@@ -365,15 +384,33 @@ def on_terminal(*arguments: str, typed: bytes) -> bytes:
 
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen([*PROGRAM, *arguments], stdin=its, stdout=its, stderr=its)
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=take_terminal,  # noqa: PLW1509 - this process has one thread
+    )
     os.close(its)
     os.write(ours, typed)
     shown = b""
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         while piece := read_terminal(terminal):
             shown += piece
-    process.wait(20)
+            if then[0] and then[0] in shown:
+                os.write(ours, then[1])
+                then = (b"", b"")
+    assert process.wait(20) == code or code is None
     return shown
+
+
+def take_terminal() -> None:
+    """Make the terminal on our standard input the one whose Ctrl-C we get."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def read_terminal(terminal: IO[bytes]) -> bytes:

@@ -169,10 +169,10 @@ def test_an_older_report_is_moved_aside_never_lost(tmp_path: Path) -> None:
 def test_a_good_place_is_found_good_and_left_as_it_is(tmp_path: Path) -> None:
     """Both where nothing is and where an older file stands."""
     path = tmp_path / "results.json"
-    check_place(path)
+    check_place(path, "--report")
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"old")
-    check_place(path)
+    check_place(path, "--report")
     assert path.read_bytes() == b"old"
 
 
@@ -196,11 +196,11 @@ def test_a_bad_place_is_found_before_anything_is_sent(tmp_path: Path, name: str,
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(StorageError, match=reason) as caught:
-        check_place(tmp_path / name)
+        check_place(tmp_path / name, "--report")
     assert "--report" in caught.value.hint
 
 
 def test_a_device_is_no_place_for_a_report() -> None:
     """An administrator's run must not put a file in its place."""
     with pytest.raises(StorageError, match="/dev/null is no ordinary file"):
-        check_place(Path(os.devnull))
+        check_place(Path(os.devnull), "--report")

@@ -146,6 +146,31 @@ def test_a_token_that_is_killed_again_and_again_ends_the_run(
     assert api.statuses.count(200) == 4 * lasts
 
 
+def test_late_answers_to_an_older_token_are_no_merit_of_the_new(run_at_once: RunAtOnce, api: Api) -> None:
+    """They were bought by the one before."""
+
+    async def send(request: Request) -> Response:
+        if request.path == "/slow":
+            await asyncio.sleep(10)
+            return Response(200)
+        return await api.send(request)
+
+    async def run() -> None:
+        send_with_token = Tokens(api, api.log_in, api.stops.append).authenticating(send)
+        slow = [asyncio.ensure_future(send_with_token(Request("GET", "/slow"))) for _ in range(30)]
+        await asyncio.sleep(1)
+        api.lasts = 1
+        api.kill()
+        assert await send_with_token(REQUEST) == Response(200)
+        await asyncio.gather(*slow)
+        assert await send_with_token(REQUEST) == Response(200)
+        assert await send_with_token(REQUEST) == Response(200)
+        assert await send_with_token(REQUEST) == Response(401)
+
+    run_at_once(run())
+    assert (api.logins, len(api.stops)) == (3, 1)
+
+
 def test_tokens_that_buy_enough_may_die_for_ever(run_at_once: RunAtOnce, api: Api, make_send: Sender) -> None:
     """A long run outlives many tokens."""
     api.lasts = 20

@@ -133,8 +133,29 @@ def test_turns_come_in_the_order_of_asking(run_at_once: RunAtOnce, set_scene: Se
     assert scene.starts[-1] < 15 / 10
 
 
+def test_whoever_comes_when_a_turn_is_due_does_not_take_it(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """The line's timer is coarser than the pace: a turn may be due before those in line hear of it."""
+    scene = set_scene(rate=2000)
+    order: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        order.append(request.path)
+        return GOOD
+
+    async def run() -> None:
+        send = scene.traffic.guard(answer)
+        early = asyncio.gather(*(send(Request("GET", "/early")) for _ in range(12)))
+        await asyncio.sleep(0.0008)
+        assert len(order) == 11, "one is in line"
+        await send(Request("GET", "/late"))
+        await early
+
+    run_at_once(run())
+    assert order == ["/early"] * 12 + ["/late"]
+
+
 def test_nothing_wrong_costs_nothing(set_scene: SetScene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a limit, a good answer takes no timer, no future and no task, and holds no memory for long."""
+    """Without a limit, a good answer takes no timer, no future and no task."""
     scene = set_scene(rate=0, latency=0)
     ready = asyncio.new_event_loop()
 
@@ -156,6 +177,14 @@ def test_nothing_wrong_costs_nothing(set_scene: SetScene, monkeypatch: pytest.Mo
     ready.close()
 
 
+def test_what_was_sent_is_remembered_for_a_second(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """A run of a million rows without a limit takes no more memory than a short one."""
+    scene = set_scene(rate=0, latency=0.1)
+    run_at_once(scene.play(30))
+    assert len(scene.starts) > 5000
+    assert len(scene.traffic._pace._starts) <= 220  # noqa: SLF001 - memory is all that shows
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_nothing_goes_out_during_a_pause(run_at_once: RunAtOnce, set_scene: SetScene, status: int) -> None:
     """One worker hears "wait 20 seconds", and all wait, up to a second longer; then it is sent again, by itself."""
@@ -167,6 +196,33 @@ def test_nothing_goes_out_during_a_pause(run_at_once: RunAtOnce, set_scene: SetS
     assert set(map(id, scene.got)) == {id(GOOD)}, "the guard passes no 429 on"
     assert len(scene.got) == len(scene.starts) - 1
     assert scene.stops == []
+
+
+def test_a_turn_that_comes_with_a_pause_is_not_taken(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """A worker has it, but before it knows, another hears that all are to wait."""
+    scene = set_scene(rate=1)
+    refused: asyncio.Future[Response] = asyncio.Future(loop=asyncio.new_event_loop())
+
+    async def answer(_: Request) -> Response:
+        return await refused
+
+    async def run() -> None:
+        nonlocal refused
+        loop = asyncio.get_running_loop()
+        refused.get_loop().close()
+        refused = loop.create_future()
+        first = asyncio.ensure_future(scene.traffic.guard(answer)(REQUEST))
+        await asyncio.sleep(0.1)
+        second = asyncio.ensure_future(scene.send(REQUEST))
+        await asyncio.sleep(0.1)
+        timer = scene.traffic._timer  # noqa: SLF001 - the moment between having a turn and knowing it
+        assert timer is not None
+        loop.call_at(timer.when() - 1e-10, refused.set_result, busy(20))
+        assert await second is GOOD
+        first.cancel()
+
+    run_at_once(run())
+    assert scene.starts[0] > 21
 
 
 def test_many_refusals_at_once_are_one_pause(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
@@ -267,6 +323,14 @@ def test_five_minutes_of_nothing_but_busy_end_the_run(
     assert 310 <= max(scene.ends) < 345
 
 
+def test_busy_and_bad_by_turns_are_not_five_minutes_of_busy(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """Whatever else is wrong is another trouble, with another patience."""
+    scene = set_scene(lambda _, number: LOST if number in {9, 18} else busy(20) if number < 27 else GOOD)
+    run_at_once(scene.play(600, workers=1))
+    assert scene.stops == []
+    assert scene.heard.count(busy(20)) == 25
+
+
 def test_one_success_in_five_minutes_is_enough(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
     """A slow run is better than none."""
     scene = set_scene(lambda _, number: GOOD if number % 9 == 0 else busy(20))
@@ -355,6 +419,75 @@ def test_late_failures_do_not_bring_an_outage_back(run_at_once: RunAtOnce, set_s
     run_at_once(run())
     assert min(slow.ends) > 60
     assert scene.started(50, 100) > 0.98 * 50 * 50 - 20
+
+
+def test_failures_that_were_under_way_do_not_lengthen_an_outage(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """Twenty fail at once; the fifth is enough, and what comes after it tells nothing new."""
+    scene = set_scene(lambda now, _: NEVER_SENT if 10 <= now < 20 else GOOD, rate=0, latency=0.5)
+    run_at_once(scene.play(50))
+    assert 20 <= scene.heard.count(NEVER_SENT) <= 24
+    assert scene.started(11, 40) == 0
+    assert scene.started(40, 41) == 1
+    assert scene.started(41, 42) >= 20
+
+
+def test_a_late_success_does_not_end_an_outage(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """It tells of the time before; only the probe tells of now."""
+    scene = set_scene(lambda now, _: NEVER_SENT if 10 <= now < 20 else GOOD)
+    slow = Scene(lambda _now, _number: GOOD, 0, 0.5, 15)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(scene.play(60))
+            await asyncio.sleep(5)
+            assert await scene.traffic.guard(slow.answer)(REQUEST) is GOOD
+
+    run_at_once(run())
+    assert 19 < slow.ends[0] < 21
+    assert scene.started(11, 40) == 0
+
+
+def test_everybody_goes_on_after_the_probe(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """Also where whoever probed has nothing more to send."""
+    scene = set_scene(lambda now, _: NEVER_SENT if now < 20 else GOOD)
+
+    async def run() -> None:
+        await asyncio.gather(*(scene.send(REQUEST) for _ in range(5)), return_exceptions=True)
+        async with asyncio.timeout(60):
+            assert await asyncio.gather(*(scene.send(REQUEST) for _ in range(3))) == [GOOD] * 3
+
+    run_at_once(run())
+
+
+def test_each_outage_is_counted_from_its_own_beginning(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """A success between two makes the second a new one: it is probed as soon, and has its own quarter of an hour."""
+    scene = set_scene(lambda now, _: NEVER_SENT if 10 <= now < 60 or 950 <= now < 970 else GOOD, rate=5)
+    run_at_once(scene.play(1000))
+    assert scene.stops == []
+    second = [start for start in scene.starts if start >= 950]
+    assert second[5] - second[0] == pytest.approx(31, abs=0.5)
+    assert scene.started(982) > 80
+
+
+def test_results_before_an_outage_are_not_held_against_the_api_after_it(
+    run_at_once: RunAtOnce, set_scene: SetScene
+) -> None:
+    """One bad result after it is one bad result."""
+    scene = set_scene(lambda _, number: LOST if number < 10 or number == 12 else GOOD, rate=10)
+    run_at_once(scene.play(60, workers=1))
+    assert scene.started(31, 60) > 0.95 * 10 * 28
+
+
+@pytest.mark.parametrize(
+    "script", [[LOST] * 9, [*[NEVER_SENT] * 4, LOST, *[NEVER_SENT] * 4], [*[NEVER_SENT] * 4, GOOD, *[NEVER_SENT] * 4]]
+)
+def test_less_than_five_unsent_in_a_row_and_ten_bad_are_no_outage(
+    run_at_once: RunAtOnce, set_scene: SetScene, script: list[Said]
+) -> None:
+    """A request without an answer was sent at least: somebody is there."""
+    scene = set_scene(lambda _, number: script[number] if number < len(script) else GOOD, rate=10)
+    run_at_once(scene.play(10, workers=1))
+    assert scene.started(-1, 10) > 95
 
 
 def test_a_probe_that_finds_the_api_busy_is_followed_by_another(run_at_once: RunAtOnce, set_scene: SetScene) -> None:

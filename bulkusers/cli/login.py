@@ -1,7 +1,5 @@
 """`bulkusers login`."""
 
-import typer
-
 from bulkusers.cli import options as opt
 from bulkusers.cli.config import PROPERTIES, find_password, find_proxy, find_target, read_properties, save_properties
 from bulkusers.cli.loop import run_in_loop
@@ -77,5 +75,4 @@ async def _log_in(settings: Settings) -> Secret:
 def _ask(what: str, instead: str, screen: Screen, *, hide: bool = False) -> str:
     if not screen.is_interactive:
         raise SettingsError(f"{what} is missing, and nobody is there to ask", hint=f"set {instead}")
-    answer: str = typer.prompt(what, hide_input=hide, err=True)
-    return answer
+    return screen.ask(what, hide=hide)

@@ -15,7 +15,7 @@ from bulkusers.cli.config import Target, find_password, find_proxy, find_target,
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.screen import Screen, note_facts
 from bulkusers.cli.summary import run_command, summarize
-from bulkusers.errors import CapError, SettingsError, TimeUpError
+from bulkusers.errors import CapError, Interrupted, SettingsError, TimeUpError
 from bulkusers.files import check_place
 from bulkusers.models import Existing, Lists, Outcome, Secret
 from bulkusers.profile import load_profile
@@ -79,6 +79,8 @@ def run(
             "there is a token, but nothing says where to send",
             hint="add --env staging or --env production, or --env sandbox to try it out on this machine",
         )
+    if users != "-" and report.absolute() == Path(users).absolute():
+        raise typer.BadParameter("the report would take the place of the users file", param_hint="--report")
     with open_source(
         users, products=profile.values.products, encoding=encoding, delimiter=delimiter, allow_empty=allow_empty
     ) as source:
@@ -121,7 +123,12 @@ async def _send(
         )
         screen.detail(f"sending to {settings.base_url}, school {settings.school}")
         brake = Brake()
-        on_signals(brake.pull)
+
+        def stop(signal: Interrupted) -> None:
+            screen.note(f"{signal}: finishing what is under way; a second signal ends at once")
+            brake.pull(signal)
+
+        on_signals(stop)
         tally = _count_within_limits(order, brake)
         async with screen.progress(tally):
             result = await upload(
@@ -174,7 +181,7 @@ def _note_journal(order: Order, screen: Screen) -> None:
     from bulkusers.run import journal_of
 
     journal = journal_of(order.report)
-    check_place(journal)
+    check_place(journal, "--report")
     if order.resume and not journal.exists():
         screen.note(f"There is no {journal}, so there is nothing to go on with: this run begins at the beginning.")
     elif journal.exists() and not order.resume:
@@ -189,7 +196,7 @@ async def _start_sandbox(stack: AsyncExitStack, target: Target, screen: Screen) 
 
     sandbox = await stack.enter_async_context(serve(Sandbox(users=EXAMPLE_USERS)))
     if not target.configured:
-        screen.note("Nothing says where to send (--env staging, --env production), so this is a rehearsal:")
+        screen.note("Nothing says where to send (--env staging): this is a rehearsal.")
     screen.note("A sandbox inside this program plays Coursedog; nothing leaves this machine.")
     return Target("sandbox", sandbox.url, sandbox.school, configured=target.configured), Secret(sandbox.new_token())
 
@@ -197,7 +204,9 @@ async def _start_sandbox(stack: AsyncExitStack, target: Target, screen: Screen) 
 def _decide_on_mails(notify: bool | None, target: Target, screen: Screen) -> bool:
     """Mail created users only if somebody said so."""
     if notify is None and target.base_url and screen.is_interactive:
-        notify = typer.confirm("Send a registration mail to each user that is created?", default=False, err=True)
+        where = target.environment if target.environment != "custom" else target.base_url
+        screen.note(f"Sending to {where}, school {target.school}.")
+        notify = screen.confirm("Send a registration mail to each user that is created?")
     elif notify is None:
         screen.note("Created users get no registration mail (--notify sends it).")
     return bool(notify)

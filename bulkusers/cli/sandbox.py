@@ -38,7 +38,7 @@ def sandbox(
     from bulkusers.sandbox import Sandbox, Switches, load_faults
 
     if state is not None:
-        _check_state(state)
+        check_place(state, "--state")  # else it would be told at the end, when all is lost
     try:
         stand_in = Sandbox(
             users=users,
@@ -56,14 +56,6 @@ def sandbox(
             raise
         # its last act is to save
         raise StorageError(f"cannot write {state}: {error.strerror}") from None
-
-
-def _check_state(state: Path) -> None:
-    """Find out now what would else be told at the end, when all is lost."""
-    try:
-        check_place(state)
-    except StorageError as error:
-        raise StorageError(str(error), hint="name another one with --state") from None
 
 
 async def _stand(stand_in: "Sandbox", port: int, screen: Screen) -> None:

@@ -5,18 +5,21 @@ import csv
 import io
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Final, TextIO
 
+import typer
+
 from bulkusers.cli.options import LogFormat
 from bulkusers.cli.summary import WIDTH, cut, duration
-from bulkusers.errors import StorageError
+from bulkusers.errors import Interrupted, StorageError
 from bulkusers.models import Outcome, Status
 from bulkusers.source import Facts
 from bulkusers.tally import Tally
@@ -46,6 +49,27 @@ class Screen:
     def is_interactive(self) -> bool:
         """Tell whether somebody is there to answer a question."""
         return not self._quiet and not self._json and _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+
+    def ask(self, question: str, *, hide: bool = False) -> str:
+        """Ask a person for a word.
+
+        Raises:
+            Interrupted: the answer was Ctrl-C.
+
+        """
+        with _interruptible():
+            answer: str = typer.prompt(question, hide_input=hide, err=True)
+        return answer
+
+    def confirm(self, question: str) -> bool:
+        """Ask a person for a yes; Enter means no.
+
+        Raises:
+            Interrupted: the answer was Ctrl-C.
+
+        """
+        with _interruptible():
+            return typer.confirm(question, default=False, err=True)
 
     def note(self, message: str) -> None:
         """Say something that is good to know."""
@@ -151,7 +175,8 @@ def note_facts(facts: Facts, screen: Screen) -> None:
 
 def describe(tally: Tally, seconds: float) -> str:
     """Return one line of at most 80 columns: done/total, rate, what became of the rows, time to go."""
-    done, counts = tally.done, tally.counts
+    counts = tally.counts
+    done = tally.done - counts[Status.UNPROCESSED]
     rate = done / seconds if seconds else 0.0
     parts = [f"{done:,}/{counts['rows']:,}", f"{rate:,.0f}/s"]
     parts += [f"{status} {counts[status]:,}" for status in (Status.CREATED, Status.UPDATED)]
@@ -226,3 +251,11 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
         return False
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except typer.Abort:
+        raise Interrupted("SIGINT", signal.SIGINT) from None

@@ -82,7 +82,7 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
     if run["stopped"] and run["stopped"]["hint"]:
         yield run["stopped"]["hint"], ""
     again = counts[Status.FAILED] + counts[Status.UNKNOWN] + counts[Status.UNPROCESSED]
-    resume = ("--resume",) if run["stopped"] else ()
+    resume = ("--resume",) if run["stopped"] and run["environment"] != "sandbox" else ()
     if again:
         why, file = f"{plural(again, 'row')} to send again; rows that are done stay as they are", run["input"]["path"]
         if file == "-":
