@@ -376,7 +376,7 @@ def test_the_report_cannot_take_the_place_of_the_users(call: Call, folder: Path)
 def on_terminal(
     *arguments: str, typed: bytes, then: tuple[bytes, bytes] = (b"", b""), code: int | None = None
 ) -> bytes:
-    """Run a command on a terminal of 80 columns and return all that it showed; `then` is a cue and what is typed at it."""
+    """Run a command on a terminal of 80 columns, type, then type what answers a cue; return what it showed."""
     import fcntl
     import pty
     import struct

@@ -201,23 +201,29 @@ def test_nothing_goes_out_during_a_pause(run_at_once: RunAtOnce, set_scene: SetS
 def test_a_turn_that_comes_with_a_pause_is_not_taken(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
     """A worker has it, but before it knows, another hears that all are to wait."""
     scene = set_scene(rate=1)
-    refused: asyncio.Future[Response] = asyncio.Future(loop=asyncio.new_event_loop())
-
-    async def answer(_: Request) -> Response:
-        return await refused
 
     async def run() -> None:
-        nonlocal refused
         loop = asyncio.get_running_loop()
-        refused.get_loop().close()
-        refused = loop.create_future()
+        refused: asyncio.Future[Response] = loop.create_future()
+
+        async def answer(_: Request) -> Response:
+            return await refused
+
         first = asyncio.ensure_future(scene.traffic.guard(answer)(REQUEST))
         await asyncio.sleep(0.1)
         second = asyncio.ensure_future(scene.send(REQUEST))
         await asyncio.sleep(0.1)
         timer = scene.traffic._timer  # noqa: SLF001 - the moment between having a turn and knowing it
         assert timer is not None
-        loop.call_at(timer.when() - 1e-10, refused.set_result, busy(20))
+        due = timer.when()
+
+        def refuse() -> None:
+            if loop.time() < due:
+                loop.call_soon(refuse)
+            else:
+                refused.set_result(busy(20))  # the timer comes in the same turn of the loop
+
+        loop.call_at(due - 5e-6, refuse)
         assert await second is GOOD
         first.cancel()
 
