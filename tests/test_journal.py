@@ -305,3 +305,31 @@ def test_an_outcome_comes_back_from_its_row_as_it_was(make_outcome: MakeOutcome)
         make_outcome(4, Status.UNKNOWN, "answer-lost", attempts=2, ms=30_000),
     ):
         assert outcome_of(orjson.loads(orjson.dumps(row_of(outcome)))) == outcome
+
+
+def test_no_cut_and_no_flipped_bit_invents_an_outcome(
+    path: Path, create: Open, make_outcome: MakeOutcome, make_user: MakeUser
+) -> None:
+    """Cut at every byte, the journal knows less; flipped at any byte, it knows less or is refused; never more."""
+    with create() as journal:
+        for row in (2, 3, 4):
+            journal.begin(make_user(row))
+            journal(make_outcome(row))
+    whole = path.read_bytes()
+    cuts = [whole[:end] for end in range(len(whole))]
+    flips = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in range(len(whole))]
+    known = 0
+    for damaged in cuts + flips:
+        path.write_bytes(damaged)
+        try:
+            journal_again = Journal.reopen(path, RUN)
+        except (StorageError, SourceError):
+            continue
+        if journal_again is None:
+            continue
+        with journal_again as journal:
+            for row in (2, 3, 4):
+                if journal.progress(make_user(row)) is Progress.DONE:
+                    known += 1
+                    assert journal.outcome(row) == make_outcome(row)
+    assert known > 100
