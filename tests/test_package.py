@@ -5,12 +5,15 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import bulkusers
 from bulkusers.sandbox import Sandbox, serve
 
-README = Path(__file__).parent.parent / "README.md"
+SANDBOX_STANDS_APART = "The sandbox imports nothing of the product, else a mistake would agree with itself"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
 async def test_the_readmes_program_does_the_job(tmp_path: Path) -> None:
@@ -43,3 +46,23 @@ def test_asking_for_help_loads_no_network_code() -> None:
     program = "import sys, bulkusers.cli.app; print('aiohttp' in sys.modules, 'uvloop' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
+
+
+def test_the_contracts_of_imports_know_every_module() -> None:
+    """A new module is under the same rules as the others, because it must be named here."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    there = {
+        f"bulkusers.{path.stem}" for path in (ROOT / "bulkusers").iterdir() if path.suffix == ".py" or path.is_dir()
+    }
+    there -= {"bulkusers.__init__", "bulkusers.__pycache__"}
+    by_name = {contract["name"]: contract for contract in contracts}
+    layers = by_name["Imports go down, never up or sideways"]["layers"]
+    layered = {module for layer in layers for module in layer.split(" | ")}
+    assert layered == there - {"bulkusers.sandbox"}
+    assert set(by_name[SANDBOX_STANDS_APART]["forbidden_modules"]) == there - {"bulkusers.sandbox"}
+    assert set(by_name["Only the client speaks HTTP"]["source_modules"]) == there - {
+        "bulkusers.sandbox",
+        "bulkusers.client",
+    }
