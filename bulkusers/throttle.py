@@ -239,14 +239,13 @@ class Traffic:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = asyncio.get_running_loop().time()
         while self._line:
             if not self._line[0].done():  # a cancelled worker takes no turn
                 delay = self._delay(now)
                 if delay > 0:
                     if delay < math.inf:
-                        self._timer = loop.call_later(max(delay, GRAIN), self._let_on)
+                        self._timer = asyncio.get_running_loop().call_later(max(delay, GRAIN), self._let_on)
                     return
                 self._line[0].set_result(self._take(now))
             self._line.popleft()
