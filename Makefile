@@ -1,5 +1,5 @@
 # Each target is one plain step; what it needs is installed into .venv on the way.
-.PHONY: help install demo test check bench format sandbox clean
+.PHONY: help install demo test torture check bench format sandbox clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile
@@ -19,6 +19,10 @@ demo: .venv/installed  ## Send 300 example users to the sandbox inside the progr
 
 test: .venv/installed  ## Run the tests, with branch coverage
 	.venv/bin/python -m pytest --numprocesses 2 --cov --cov-report=term
+
+torture: .venv/installed  ## Kill runs at drawn moments under drawn faults, resume them, and check the truth
+	.venv/bin/python tests/torture.py --seed 1 --cases 30 --kills 0 --rows 300
+	.venv/bin/python tests/torture.py --seed 101 --cases 30 --kills 8 --rows 300
 
 check: .venv/installed  ## Run every check: lint, types, layers, tests
 	.venv/bin/ruff check .

@@ -26,6 +26,7 @@ class Client:
         self._session = session
         self._base = settings.base_url.rstrip("/")
         self._proxy = settings.proxy or None
+        self._password = settings.password
         self.token = settings.token
 
     async def send(self, request: Request) -> Response:
@@ -46,7 +47,8 @@ class Client:
                 allow_redirects=False,  # a POST that is redirected becomes a GET, whose 200 looks like "created"
             )
             async with answer:
-                return Response(answer.status, await _read(answer), answer.headers)
+                body = await _read(answer)
+                return Response(answer.status, body if answer.ok else self._strike(body), answer.headers)
         # Nothing of aiohttp's errors is kept: they hold the token, and URLs with e-mails.
         except aiohttp.ClientConnectorCertificateError:
             raise AccessError(
@@ -59,6 +61,13 @@ class Client:
             raise TransportError("the API did not answer in time", sent=True) from None
         except aiohttp.ClientError as error:
             raise TransportError(f"the connection broke ({_reason(error)})", sent=True) from None
+
+    def _strike(self, body: bytes) -> bytes:
+        """Strike our own secrets out of a refusal: the API's words go into reports."""
+        for secret in (self.token.reveal(), self._password.reveal()):
+            if secret:
+                body = body.replace(secret.encode(), b"***")
+        return body
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = {"Content-Type": "application/json"} if request.body is not None else {}

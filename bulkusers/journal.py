@@ -4,6 +4,7 @@ One line each: a checksum, a blank, a JSON object. The first line says of which 
 has no outcome may or may not have been changed when the process died; `--resume` looks before it sends.
 """
 
+import fcntl
 import os
 import zlib
 from array import array
@@ -16,11 +17,11 @@ from typing import Any, BinaryIO, Final, Self
 
 import orjson
 
-from bulkusers.errors import SourceError, StorageError
+from bulkusers.errors import LockedError, SourceError, StorageError
 from bulkusers.files import open_private
 from bulkusers.models import Outcome, Status, User
 
-UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED}  # a resumed run has these before it again
+UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED, Status.FAILED}  # a resumed run has these before it again
 CHECKSUM: Final = 9  # bytes of a line before its JSON
 PIECE: Final = 512  # bytes; nearly every outcome is shorter
 
@@ -48,6 +49,7 @@ class Journal:
         self._keys = array("q")  # by row number; whose outcome it is
         self._begun: dict[int, str] = {}  # of an interrupted run: row -> e-mail
         self._unsynced = False
+        self._broken = False
 
     @classmethod
     def create(cls, path: Path, run: Mapping[str, Any]) -> Self:
@@ -60,6 +62,7 @@ class Journal:
         journal = cls(path, open_private(path))
         with ExitStack() as stack:
             stack.push(journal)  # closes it unless it becomes the caller's
+            _claim(path, journal._file)
             journal._write(run)
             stack.pop_all()
         return journal
@@ -84,6 +87,7 @@ class Journal:
         journal = cls(path, os.fdopen(descriptor, "r+b"))
         with ExitStack() as stack:
             stack.push(journal)
+            _claim(path, journal._file)
             if not journal._load(run):
                 return None
             stack.pop_all()
@@ -141,10 +145,13 @@ class Journal:
     def _write(self, entry: Mapping[str, Any]) -> None:
         text = orjson.dumps(entry)
         line = b"%08x %s\n" % (zlib.crc32(text), text)
+        if self._broken:
+            raise StorageError(f"cannot write {self.path}: it has a gap already")
         try:
             self._file.write(line)
             self._file.flush()  # what the system has survives a kill -9 of ours
         except OSError as error:
+            self._broken = True  # part of the line may be there
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
         self._end += len(line)
         self._unsynced = True
@@ -195,6 +202,28 @@ class Journal:
     ) -> None:
         with suppress(OSError):  # what could not be written was told when it happened
             self._file.close()
+
+
+def refuse_live(path: Path) -> None:
+    """Refuse to touch the journal of a run that is going on.
+
+    Raises:
+        LockedError: a process has it open for writing.
+
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            _claim(path, file)
+
+
+def _claim(path: Path, file: BinaryIO) -> None:
+    """Make a journal ours as long as it is open; the system lets go of it when we die."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LockedError(
+            f"{path} belongs to a run that is going on", hint="wait for it to end, or name another --report"
+        ) from None
 
 
 def _read_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any], int]]:

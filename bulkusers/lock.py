@@ -25,13 +25,13 @@ def hold_lock(settings: Settings) -> Iterator[None]:
     """
     # who has a token only is known by the token; neither can be read back from the name
     account = email_key(settings.email) or settings.token.reveal()
-    name = hashlib.sha256(f"{settings.base_url}\0{settings.school}\0{account}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{settings.base_url}\0{account}".encode()).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"bulkusers-{os.getuid()}-{name}.lock", mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise LockedError(
-            "another run of this account at this school is going on",
+            "another run of this account is going on",
             hint="wait for it to end; nothing was sent by this one",
         ) from None
     except OSError as error:

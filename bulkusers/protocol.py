@@ -55,27 +55,32 @@ def place(user: User, rules: Rules, *, begun: bool = False) -> Conversation:
         match classify(request, answer, rules.profile):
             case Meaning.DONE if _is_about(user, answer, rules):
                 return _outcome(user, Status.CREATED)
-            case Meaning.EXISTS if rules.existing is Existing.SKIP:
-                return _left_alone(user)
-            case Meaning.EXISTS if rules.existing is Existing.OVERWRITE:
-                return (yield from _replace(user, rules, user.email, rules.record(user)))
-            case Meaning.EXISTS | Meaning.MAYBE_EXISTS:
-                return (yield from _update(user, rules, answer))
+            case Meaning.EXISTS | Meaning.MAYBE_EXISTS if doubt:
+                break  # the one that exists may be our own, come late
+            case (Meaning.EXISTS | Meaning.MAYBE_EXISTS) as meaning:
+                return (yield from _update(user, rules, answer, certain=meaning is Meaning.EXISTS))
             case Meaning.DONE | Meaning.LOST:
                 doubt = _describe(answer)  # it may have been done: look before it is sent again
+            case _ if doubt:
+                return _unknown(user, doubt)  # this one was refused, but an earlier one may have been taken
             case _:
                 return _not_done(user, answer, rules)
-    return _unknown(user, doubt)
+    outcome = yield from _look_for_created(user, rules, doubt)
+    return outcome or _unknown(user, doubt)
 
 
-def _update(user: User, rules: Rules, refusal: Response | TransportError) -> Conversation:
+def _update(user: User, rules: Rules, refusal: Response | TransportError, *, certain: bool) -> Conversation:
     """Update the user because of whom a create was refused; or pass on the refusal if there is no such user."""
+    if certain and rules.existing is Existing.SKIP:
+        return _left_alone(user)
+    if certain and rules.existing is Existing.OVERWRITE:
+        return (yield from _replace(user, rules, user.email, rules.record(user)))
     found = yield from _read(user, rules)
     if isinstance(found, Outcome):
         return found
     if found is not None:
         return (yield from _bring_up_to_date(user, rules, found))
-    if isinstance(refusal, Response) and refusal.status in rules.profile.statuses.maybe_exists:
+    if not certain:
         return _not_done(user, refusal, rules)
     return _outcome(
         user, Status.FAILED, "exists-not-found", "the API says that this user exists, and that there is none",
@@ -119,12 +124,12 @@ def _replace(user: User, rules: Rules, key: str, record: Json, changed: tuple[st
         # fields that the API keeps itself, such as the time of a change, are not compared
         wanted = {name: record[name] for name in changed} or record
         found = yield from _read(user, rules)
-        if isinstance(found, dict) and not holds(found, wanted, rules):
+        if isinstance(found, dict) and not _is_as_ordered(found, wanted, user, rules):
             yield SETTLE  # it may still come
             found = yield from _read(user, rules)
         if not isinstance(found, dict):
             return _unknown(user, doubt)
-        if holds(found, wanted, rules):
+        if _is_as_ordered(found, wanted, user, rules):
             return _outcome(user, Status.UPDATED, changed=changed)
         if rules.existing is Existing.MERGE:
             # somebody may have changed the record meanwhile: what is put there again begins with what is there now
@@ -133,6 +138,11 @@ def _replace(user: User, rules: Rules, key: str, record: Json, changed: tuple[st
                 return _unknown(user, doubt)
             record = merged
     return _unknown(user, doubt)
+
+
+def _is_as_ordered(found: Json, sent: Json, user: User, rules: Rules) -> bool:
+    """Tell whether a record is what was sent: all that was, and what an overwrite was to clear is gone."""
+    return holds(found, sent, rules) and (rules.existing is not Existing.OVERWRITE or is_only(found, user, rules))
 
 
 def _look_for_created(user: User, rules: Rules, doubt: str) -> Generator[Request | Settle, Response, Outcome | None]:
@@ -145,10 +155,7 @@ def _look_for_created(user: User, rules: Rules, doubt: str) -> Generator[Request
         return None
     if isinstance(found, Outcome):
         return _unknown(user, doubt)
-    # what an overwrite was to clear must be gone as well
-    if holds(found, rules.record(user), rules) and (
-        rules.existing is not Existing.OVERWRITE or is_only(found, user, rules)
-    ):
+    if _is_as_ordered(found, rules.record(user), user, rules):
         return _outcome(user, Status.CREATED)
     return (yield from _bring_up_to_date(user, rules, found))
 
@@ -221,8 +228,8 @@ def _words(answer: Response, user: User, rules: Rules) -> str:
         return f"the API answered {answer.status}"
     words = EMAIL_LIKE.sub("<e-mail>", words[: 10 * MAX_WORDS])
     words = BEARER.sub("Bearer ***", words)
-    for name in (user.first_name, user.last_name):
-        words = re.sub(rf"\b{re.escape(name)}\b", "<name>", words, flags=re.IGNORECASE)
+    for value in filter(None, (user.first_name, user.last_name, user.external_id)):
+        words = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "<...>", words, flags=re.IGNORECASE)
     words = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in words)
     words = " ".join(words.split())
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"

@@ -14,7 +14,7 @@ from bulkusers.brake import Brake, Suspicion, braking
 from bulkusers.client import Client, connect
 from bulkusers.errors import AccessError, ApiError, BulkUsersError, StorageError
 from bulkusers.files import check_place, move_aside
-from bulkusers.journal import Journal, Progress
+from bulkusers.journal import Journal, Progress, refuse_live
 from bulkusers.lock import hold_lock
 from bulkusers.models import Outcome, Secret, Send, Status, User
 from bulkusers.protocol import log_in, place
@@ -69,8 +69,8 @@ async def upload(
     async with connect(settings) as client:
         with hold_lock(settings), _open_journal(journal_of(report), source, settings, resume=resume) as journal:
             await run.send_all(client, journal)
-            if isinstance(run.brake.reason, StorageError):
-                raise run.brake.reason
+            if run.full is not None:
+                raise run.full
             result = run.describe(report, rejects, arguments)
             _write_results(result, rejects, source, journal)
             # a rehearsal's users are gone with its sandbox: there is nothing to go on with
@@ -114,6 +114,7 @@ def _open_journal(path: Path, source: Source, settings: Settings, *, resume: boo
     }
     if resume and (journal := Journal.reopen(path, which)):
         return journal
+    refuse_live(path)
     move_aside(path)  # of a run that was killed
     return Journal.create(path, which)
 
@@ -137,6 +138,7 @@ class Run:
         self.settings = settings
         self.tally = tally
         self.brake = brake
+        self.full: StorageError | None = None
         self.meter = Meter()
         self.budget = Budget()
         self.traffic = Traffic(settings.rate, brake.pull, brake.pulled.is_set)
@@ -172,10 +174,8 @@ class Run:
                 brake=self.brake,
                 suspect=Suspicion(self.brake),
             )
-            try:
-                client.token = settings.token or await self._log_in(client)
-            except ApiError as error:
-                self.brake.pull(error)
+            if not settings.token:
+                await self._log_in_first(client)
             try:
                 await upload_users(self._remaining(journal), work, workers=settings.concurrency)
             except* BulkUsersError as group:
@@ -190,7 +190,21 @@ class Run:
 
     async def _log_in(self, client: Client) -> Secret:
         send = self.traffic.guard(metered(braking(client.send, self.brake), self.meter))
+        send = retrying(send, retries=self.settings.retries, budget=self.budget, pause=self._pause)
         return await get_token(self.settings, send)
+
+    async def _log_in_first(self, client: Client) -> None:
+        """Get the run's first token, unless the run stops before."""
+        login = asyncio.create_task(self._log_in(client))
+        stop = asyncio.create_task(self.brake.pulled.wait())
+        await asyncio.wait((login, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        login.cancel()  # nothing is lost with it: who is stopping needs no token
+        with suppress(asyncio.CancelledError):
+            try:
+                client.token = await login
+            except ApiError as error:
+                self.brake.pull(error)
 
     async def _pause(self, seconds: float) -> None:
         """Wait before a request is sent again, unless the run stops."""
@@ -215,6 +229,7 @@ class Run:
         try:
             yield
         except StorageError as error:
+            self.full = self.full or error  # whatever else stopped the run, its journal has gaps now
             self.brake.pull(error)
 
     @asynccontextmanager

@@ -53,6 +53,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is sent."""
+        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))  # one name for one place
         _check_url(self.base_url)
         if not SCHOOL.fullmatch(self.school):
             raise SettingsError(

@@ -1,5 +1,6 @@
 """What is counted while a run goes on: outcomes, problems, requests."""
 
+import asyncio
 import math
 import re
 import time
@@ -119,6 +120,10 @@ def metered(send: Send, meter: Meter) -> Send:
         except TransportError as error:
             meter.requests += error.sent
             meter.lost += error.sent
+            raise
+        except asyncio.CancelledError:  # cut off in the middle
+            meter.requests += 1
+            meter.lost += 1
             raise
         meter.requests += 1
         meter.answered(answer.status, time.perf_counter() - began)

@@ -19,6 +19,7 @@ GRAIN: Final = 0.001  # seconds; timers that are set finer make an event loop sp
 STEP: Final = 30.0  # seconds after which a slowed pace goes up by a tenth of what it was
 LONGEST_PAUSE: Final = 300.0  # seconds; beyond, the run is better resumed later
 MOST_BUSY: Final = 300.0  # seconds that the API may be too busy without one success
+MOST_UNAVAILABLE: Final = 5  # answers of 503 to one read
 STREAK: Final = 5  # requests in a row that could not be sent: the API is down
 WINDOW: Final = 20  # latest results that are looked at
 MOST_BAD: Final = 10  # of them that may be bad: then the API is down
@@ -166,28 +167,31 @@ class Traffic:
     def guard(self, send: Send) -> Send:
         """Return a `Send` that waits for its turn, and sends again what the API was too busy for (429, 503).
 
+        A write that was answered 503 is handed back after the pause has begun: proxies say it also of what is done.
+        So is a read that meets 503 again and again while others pass.
+
         Raises:
             TransportError: no answer came, or the run stops before it is this request's turn.
 
         """
 
         async def send_in_turn(request: Request) -> Response:
-            doubt = False  # a proxy may say 503 of a write that is done all the same
+            unavailable = 0
             while True:
-                era = await self._wait_for_turn(doubt=doubt)
+                era = await self._wait_for_turn()
                 try:
                     answer = await send(request)
                 except TransportError as error:
                     self._learn_bad(era, sent=error.sent)
-                    if doubt and not error.sent:  # this one was not, but the one before
-                        raise TransportError(str(error), error.hint, sent=True) from None
                     raise
                 except (asyncio.CancelledError, Exception):  # it says nothing about the API
                     self._give_back(era)
                     raise
                 if answer.status in BUSY_STATUSES:
                     self._hold_back(answer, era)
-                    doubt = doubt or (answer.status == 503 and request.method not in READS)
+                    unavailable += answer.status == 503
+                    if unavailable and (request.method not in READS or unavailable > MOST_UNAVAILABLE):
+                        return answer
                     continue
                 if answer.status < 500:
                     self._learn_good(era)
@@ -205,11 +209,11 @@ class Traffic:
                     waiting.set_result(self._era)
             self._line.clear()
 
-    async def _wait_for_turn(self, *, doubt: bool) -> int:
-        """Return the era in which a request may start now; `doubt` tells whether the API may have done it already."""
+    async def _wait_for_turn(self) -> int:
+        """Return the era in which a request may start now."""
         while True:
             if self._stopped():
-                raise TransportError("the run is stopping", sent=doubt)
+                raise TransportError("the run is stopping", sent=False)
             now = asyncio.get_running_loop().time()
             if not self._line and self._delay(now) <= 0:
                 return self._take(now)

@@ -91,8 +91,12 @@ async def upload_users(items: Iterable[User | Outcome], work: Work, *, workers: 
         group.create_task(_feed(items, queue, work, workers))
         tasks = [group.create_task(_serve(queue, work)) for _ in range(workers)]
         cut_off = asyncio.create_task(_cut_off(tasks, queue, work))
-        await asyncio.wait(tasks)
-        cut_off.cancel()
+        try:
+            await asyncio.wait(tasks)
+            if any(task.cancelled() for task in tasks):
+                await cut_off  # nobody else takes what the feeder still brings
+        finally:
+            cut_off.cancel()
 
 
 async def _feed(items: Iterable[User | Outcome], queue: asyncio.Queue[User | None], work: Work, workers: int) -> None:

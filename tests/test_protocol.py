@@ -196,7 +196,7 @@ def test_a_refusal_of_an_existing_user_leads_to_an_update() -> None:
     ("body", "message"),
     [
         ({"error": "Role x of ADA.lovelace@example.edu is unknown"}, "Role x of <e-mail> is unknown"),
-        ({"error": "Ada LOVELACE (x@y.edu) has Bearer abc.def"}, "<name> <name> (<e-mail>) has Bearer ***"),
+        ({"error": "Ada LOVELACE (x@y.edu) has Bearer abc.def"}, "<...> <...> (<e-mail>) has Bearer ***"),
         ({"error": "a\x00b\x1b[31m\nc\u202e"}, "a b [31m c"),
         ({"error": "x" * 500}, "x" * 299 + "…"),
         ({"error": 7}, "the API answered 422"),
@@ -280,9 +280,35 @@ class TestALostCreate:
 
     def test_is_unknown_in_the_end(self, lost: Response | TransportError) -> None:
         """After as many tries as the rules allow, no claim is made."""
-        outcome, asked = play(*[lost, answer(404), answer(404)] * 5, lost)
+        outcome, asked = play(*[lost, answer(404), answer(404)] * 6)
         assert outcome.status is Status.UNKNOWN
         assert sum(request.method == "POST" for request in asked) == 6
+
+
+@pytest.mark.parametrize("existing", list(Existing))
+def test_a_user_who_exists_after_a_lost_create_may_be_our_own(existing: Existing) -> None:
+    """A second create that is refused as a duplicate is no proof that somebody was there before."""
+    lost: list[Response | TransportError] = [LOST, answer(404), answer(404), answer(409)]
+    assert play(*lost, answer(200, SENT), existing=existing)[0].status is Status.CREATED
+    assert play(*lost, answer(404), answer(404), existing=existing)[0].status is Status.UNKNOWN
+
+
+@pytest.mark.parametrize("refusal", [answer(401), answer(403), answer(404), answer(429), NEVER_SENT])
+def test_a_refusal_after_a_lost_create_leaves_it_unknown(refusal: Response | TransportError) -> None:
+    """What was refused is the second one; the first may still come."""
+    assert play(LOST, answer(404), answer(404), refusal)[0].status is Status.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("roles", "status"), [(["r-editor"], Status.UPDATED), (["r-editor", "r-more"], Status.UNKNOWN)]
+)
+def test_an_overwrite_is_seen_only_when_what_it_clears_is_gone(roles: list[str], status: Status) -> None:
+    """A record that holds what was sent, and more, is not the one that was ordered."""
+    there = SENT | {"roles": roles}
+    looks = (
+        [LOST, answer(200, there)] if status is Status.UPDATED else [LOST, answer(200, there), answer(200, there)] * 6
+    )
+    assert play(answer(409), *looks, existing=Existing.OVERWRITE)[0].status is status
 
 
 def test_an_overwrite_is_not_done_by_a_user_who_has_more() -> None:

@@ -15,7 +15,8 @@ from aiohttp import web
 
 from bulkusers import Existing, Lists, Report, Secret, Settings, Status, open_source, read_report, upload
 from bulkusers.brake import Brake
-from bulkusers.errors import AccessError, Interrupted, StorageError
+from bulkusers.client import Client
+from bulkusers.errors import AccessError, Interrupted, StorageError, TransportError
 from bulkusers.models import Outcome, Request, Response, User
 from bulkusers.profile import load_profile
 from bulkusers.protocol import place
@@ -309,6 +310,57 @@ async def test_an_api_that_is_not_there_stops_the_run(send: Send, monkeypatch: p
     assert report.counts["failed"] <= 5
     assert report.http["retries"] > 0
     assert report.http["requests"] == 0
+
+
+async def test_a_stopped_run_ends_though_nobody_answers(
+    send: Send, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All workers hang, many rows are left: after the time for draining, every row has its outcome."""
+    monkeypatch.setattr("bulkusers.workers.DRAIN", 0.2)
+    sandbox.faults = [Fault(action="hang", method="POST")]
+    brake = Brake()
+    asyncio.get_running_loop().call_later(0.2, brake.pull, Interrupted("SIGTERM", 15))
+    async with asyncio.timeout(10):
+        report = await send(*(line(number) for number in range(100, 400)), brake=brake, concurrency=5)
+    assert report.exit_code == 143
+    assert (report.counts["unknown"], report.counts["unprocessed"]) == (5, 295)
+
+
+async def test_a_stopped_run_does_not_wait_for_its_login(send: Send, sandbox: Sandbox) -> None:
+    """Who is stopping needs no token."""
+    sandbox.faults = [Fault(action="hang", path="*/sessions")]
+    brake = Brake()
+    asyncio.get_running_loop().call_later(0.2, brake.pull, Interrupted("SIGTERM", 15))
+    async with asyncio.timeout(5):
+        report = await send(line(3), token=Secret(), email=sandbox.email, password=Secret("x"), brake=brake)
+    assert (report.exit_code, statuses(report)) == (143, {2: "unprocessed"})
+
+
+async def test_one_hiccup_at_the_login_is_no_end(send: Send, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login could not be sent; it is tried again."""
+    monkeypatch.setattr("bulkusers.retry.FIRST_BACKOFF", 0.01)
+    calls: list[str] = []
+    real = Client.send
+
+    async def flaky(self: Client, request: Request) -> Response:
+        calls.append(request.path)
+        if len(calls) == 1:
+            raise TransportError("no connection to the API", sent=False)
+        return await real(self, request)
+
+    monkeypatch.setattr(Client, "send", flaky)
+    report = await send(line(3), token=Secret(), email=sandbox.email, password=Secret(sandbox.password))
+    assert report.exit_code == 0
+
+
+async def test_the_apis_words_never_hold_the_token(send: Send, sandbox: Sandbox, tmp_path: Path) -> None:
+    """An API that repeats it must not make us tell it."""
+    token = sandbox.new_token()
+    sandbox.faults = [Fault(action="status", method="POST", status=413, body={"error": f"session {token} is over"})]
+    await send(line(100), token=Secret(token))
+    for path in tmp_path.glob("results*"):
+        assert token not in path.read_text()
+    assert "session *** is over" in (tmp_path / "results.json").read_text()
 
 
 async def test_an_outage_in_the_middle_is_waited_for(

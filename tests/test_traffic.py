@@ -603,26 +603,28 @@ def test_what_is_under_way_is_finished_when_a_run_stops(run_at_once: RunAtOnce, 
     assert len(scene.starts) == 1
 
 
-@pytest.mark.parametrize(("method", "status", "sent"), [("POST", 503, True), ("POST", 429, False), ("GET", 503, False)])
-@pytest.mark.parametrize("stops", [True, False])
-def test_a_write_that_a_proxy_was_too_busy_for_may_have_been_done(
-    run_at_once: RunAtOnce, set_scene: SetScene, method: str, status: int, *, sent: bool, stops: bool
-) -> None:
-    """Whether the run stops before it is sent again, or that cannot be sent: nobody may say that it was never sent."""
-    scene = set_scene(lambda _, number: NEVER_SENT if number else busy(20, status))
+def test_a_write_that_was_answered_503_is_not_sent_again_here(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """A proxy says it also of what is done: the answer goes back, and the pause holds for whatever comes next."""
+    scene = set_scene(lambda _, number: GOOD if number else busy(20, 503))
 
     async def run() -> None:
-        under_way = asyncio.ensure_future(scene.send(Request(method, "/")))
-        await asyncio.sleep(10)
-        if stops:
-            scene.stops.append(BulkUsersError("enough"))
-            scene.traffic.wake()
-        with pytest.raises(TransportError, match="stopping" if stops else "no connection") as caught:
-            await under_way
-        assert caught.value.sent is sent
+        assert (await scene.send(Request("POST", "/"))).status == 503
+        assert (await scene.send(REQUEST)).status == 200
 
     run_at_once(run())
-    assert len(scene.starts) == (1 if stops else 2)
+    first, second = scene.starts
+    assert second - first >= 20
+
+
+def test_a_read_that_is_always_unavailable_is_given_back(run_at_once: RunAtOnce, set_scene: SetScene) -> None:
+    """One record that cannot be read must not hold everybody up for ever."""
+    scene = set_scene(lambda _, __: busy(1, 503))
+
+    async def run() -> None:
+        assert (await scene.send(REQUEST)).status == 503
+
+    run_at_once(run())
+    assert len(scene.starts) == 6
 
 
 def test_a_bug_passes_and_holds_nobody_up(run_at_once: RunAtOnce, set_scene: SetScene) -> None:

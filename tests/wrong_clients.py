@@ -1,0 +1,252 @@
+"""Clients that are wrong on purpose, one mistake each: `python wrong_clients.py MISTAKE run users.csv ...`.
+
+They show that the checker sees what it is there to see. A mistake patches one thing and starts the command line.
+"""
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+import aiohttp
+
+from bulkusers import client, journal, meaning, protocol, retry, rules, run, source, throttle, tokens, workers
+from bulkusers.cli import app
+from bulkusers.errors import TransportError
+from bulkusers.models import Outcome, Request, Response, Send, Status, User
+from bulkusers.protocol import Conversation
+
+Patch = Callable[[], None]
+
+
+def resend_blindly() -> None:
+    """Send a write whose answer was lost again, and believe the 409 that it gets: the data are at fault."""
+
+    def place(user: User, rules: rules.Rules, *, begun: bool = False) -> Conversation:
+        del begun
+        answer = yield from _ask(rules.create(user), again=3)
+        if isinstance(answer, Response) and answer.status == 201:
+            return Outcome(user.row, user.email, Status.CREATED)
+        return Outcome(user.row, user.email, Status.REJECTED, "refused", "the API refused it", "mend it")
+
+    _patch(run, "place", place)
+
+
+def call_created_without_a_look() -> None:
+    """Believe of a create whose answer is lost that it was done."""
+
+    def look(user: User, *_: object) -> Generator[Any, Response, Outcome | None]:
+        yield from ()
+        return Outcome(user.row, user.email, Status.CREATED)
+
+    _patch(protocol, "_look_for_created", look)
+
+
+def call_lost_failed() -> None:
+    """Call a write failed whose answer is lost."""
+    true = meaning.classify
+
+    def classify(request: Request, answer: Response | TransportError, profile: Any) -> meaning.Meaning:  # noqa: ANN401
+        found = true(request, answer, profile)
+        return meaning.Meaning.REFUSED if found is meaning.Meaning.LOST else found
+
+    _patch(protocol, "classify", classify)
+
+
+def forget_who_was_begun() -> None:
+    """Write no line before a user's first request."""
+    _patch(journal.Journal, "begin", lambda *_: None)
+
+
+def follow_redirects() -> None:
+    """Go wherever the server points."""
+    true = aiohttp.ClientSession.request
+
+    def request(session: aiohttp.ClientSession, *where: Any, **how: Any) -> Any:  # noqa: ANN401
+        return true(session, *where, **how | {"allow_redirects": True})
+
+    _patch(aiohttp.ClientSession, "request", request)
+
+
+def believe_any_page() -> None:
+    """Take every answer with the right status for a confirmation."""
+    _patch(protocol, "_is_about", lambda *_: True)
+
+
+def resume_by_position() -> None:
+    """Go on after as many rows as there are outcomes."""
+    true = source.Source.users
+
+    def users(file: source.Source) -> Iterator[User | Outcome]:
+        done = _Done.count
+        for position, item in enumerate(true(file)):
+            if position >= done or not isinstance(item, User):
+                yield item
+            else:
+                yield Outcome(item.row, item.email, Status.CREATED)
+
+    def recall(book: journal.Journal, start: int, entry: Any) -> None:  # noqa: ANN401
+        _Done.count += "status" in entry
+        recall_truly(book, start, entry)
+
+    recall_truly = journal.Journal._recall  # noqa: SLF001
+    _patch(journal.Journal, "_recall", recall)
+    _patch(journal.Journal, "progress", lambda *_: journal.Progress.NEW)
+    _patch(source.Source, "users", users)
+
+
+class _Done:
+    """How many outcomes there are."""
+
+    count = 0
+
+
+def record_before_writing() -> None:
+    """Write the outcome down before the request goes out."""
+    true = journal.Journal.begin
+
+    def begin(book: journal.Journal, user: User) -> None:
+        true(book, user)
+        book._write(journal.row_of(Outcome(user.row, user.email, Status.CREATED)))  # noqa: SLF001
+
+    _patch(journal.Journal, "begin", begin)
+
+
+def put_twice() -> None:
+    """Send every update once more behind the back of whoever counts."""
+    true = client.Client.send
+
+    async def send(sender: client.Client, request: Request) -> Response:
+        if request.method == "PUT":
+            await true(sender, request)
+        return await true(sender, request)
+
+    _patch(client.Client, "send", send)
+
+
+def let_aiohttp_send_again() -> None:
+    """Leave aiohttp its habit of sending an update again when a kept connection drops."""
+    habit = property(lambda _: True, lambda *_: None)
+    aiohttp.ClientSession._retry_connection = habit  # type: ignore[assignment] # noqa: SLF001
+
+
+def log_in_each() -> None:
+    """Let every worker log in for itself."""
+
+    async def renew(keeper: tokens.Tokens, _refused: int) -> bool:
+        keeper._poor = 0  # noqa: SLF001
+        return await keeper._replace()
+
+    _patch(tokens.Tokens, "_renew", renew)
+
+
+def forget_unknown_fields() -> None:
+    """Put back only those fields of a present record that the file can have."""
+    true = rules.merge
+
+    def merge(found: rules.Json, user: User, how: rules.Rules) -> rules.Json | None:
+        merged = true(found, user, how)
+        known = set(asdict(how.profile.fields).values())
+        return merged and {name: value for name, value in merged.items() if name in known}
+
+    _patch(protocol, "merge", merge)
+
+
+def retry_writes() -> None:
+    """Take a lost write for a read, which can be sent again."""
+    _patch(retry, "READS", frozenset({"GET", "HEAD", "POST", "PUT"}))
+
+
+def mail_everybody() -> None:
+    """Forget to tell the API that nobody wants a mail."""
+    true = rules.Rules.create
+
+    def create(how: rules.Rules, user: User) -> Request:
+        return true(replace(how, notify=True), user)
+
+    _patch(rules.Rules, "create", create)
+
+
+def read_back_at_once() -> None:
+    """Look for a late write without waiting for it."""
+    true = workers.converse
+
+    async def converse(conversation: Any, send: Send, settle: Any = None) -> Any:  # noqa: ANN401
+        del settle
+        return await true(conversation, send, None)
+
+    _patch(workers, "converse", converse)
+
+
+def ignore_the_rate() -> None:
+    """Send as fast as possible."""
+    _patch(throttle.Pace, "delay", lambda *_: 0.0)
+
+
+def tell_the_token() -> None:
+    """Say in a row's message what was sent."""
+
+    def tell(outcome: Outcome, **changes: Any) -> Outcome:  # noqa: ANN401
+        return replace(outcome, **changes | {"code": "sent", "message": _Told.token})
+
+    set_truly = client.Client._headers  # noqa: SLF001
+
+    def headers(sender: client.Client, request: Request) -> dict[str, str]:
+        _Told.token = sender.token.reveal()
+        return set_truly(sender, request)
+
+    _patch(client.Client, "_headers", headers)
+    _patch(workers, "replace", tell)
+
+
+class _Told:
+    """The token last sent."""
+
+    token = ""
+
+
+def _ask(request: Request, *, again: int) -> Generator[Any, Response, Response | TransportError]:
+    answer: Response | TransportError = TransportError("never asked", sent=False)
+    for _ in range(again):
+        try:
+            answer = yield request
+        except TransportError as error:
+            answer = error
+        else:
+            if answer.status < 500:
+                break
+    return answer
+
+
+def _patch(owner: Any, name: str, value: object) -> None:  # noqa: ANN401 - a module or a class
+    assert hasattr(owner, name), f"there is no {name} to patch"
+    setattr(owner, name, value)
+
+
+MISTAKES: Final[dict[str, Patch]] = {
+    mistake.__name__: mistake
+    for mistake in (
+        resend_blindly,
+        call_created_without_a_look,
+        call_lost_failed,
+        forget_who_was_begun,
+        follow_redirects,
+        believe_any_page,
+        resume_by_position,
+        record_before_writing,
+        put_twice,
+        let_aiohttp_send_again,
+        log_in_each,
+        forget_unknown_fields,
+        retry_writes,
+        mail_everybody,
+        read_back_at_once,
+        ignore_the_rate,
+        tell_the_token,
+    )
+}
+
+
+if __name__ == "__main__":
+    MISTAKES[sys.argv[1]]()
+    sys.exit(app.main(sys.argv[2:]))
