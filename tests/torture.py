@@ -401,7 +401,10 @@ def play(case: Case, folder: Path, client: tuple[str, ...] = CLIENT) -> list[str
             except TimeoutError as error:
                 return [f"I1: {error}"]
             stage.collect()
-            if moment is not None and code in (None, -signal.SIGTERM):  # the latter before it listens to signals
+            if code is None and stage.written() == 0 and (stage.folder / "results.json").exists():
+                # it had just finished when the kill came: what would follow is another run, not the rest of this one
+                code = int(json.loads((stage.folder / "results.json").read_bytes())["run"]["exit_code"])
+            elif moment is not None and code in (None, -signal.SIGTERM):  # the latter before it listens to signals
                 time.sleep(moment.rest)
                 continue
             assert code is not None, "nobody killed it"
