@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from bulkusers.answers import FORBIDDEN
 from bulkusers.errors import AccessError, ApiError, BulkUsersError, CapError, TransportError
 from bulkusers.models import Outcome, Request, Response, Send
-from bulkusers.protocol import FORBIDDEN
 
 ALIKE: Final = 10  # first rows refused in the same way: it is not the rows
 

@@ -3,18 +3,20 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import BinaryIO, Final
 
 import aiohttp
 from yarl import URL
 
-from bulkusers.errors import AccessError, SettingsError, TransportError
+from bulkusers.errors import AccessError, SettingsError, StorageError, TransportError
 from bulkusers.models import Request, Response
 from bulkusers.settings import Settings
 from bulkusers.version import __version__
 
 KEEP_ALIVE: Final = 4.0  # seconds; servers on Node close idle connections after 5, and a POST on such a one is lost
+CONNECT: Final = 10.0  # seconds at most until there is a connection
 MAX_ANSWER: Final = 1 << 20  # bytes of one answer, unpacked; a record has a few hundred
+MAX_LIST: Final = 1 << 30  # bytes of a list of records, unpacked; it goes to the disk
 
 NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
@@ -27,6 +29,10 @@ class Client:
         self._base = settings.base_url.rstrip("/")
         self._proxy = settings.proxy or None
         self._password = settings.password
+        connect = min(settings.timeout, CONNECT)
+        self._timeout = aiohttp.ClientTimeout(total=settings.timeout, sock_connect=connect)
+        # a list may take long, as long as it keeps coming
+        self._patience = aiohttp.ClientTimeout(total=None, sock_read=settings.timeout, sock_connect=connect)
         self.token = settings.token
 
     async def send(self, request: Request) -> Response:
@@ -45,9 +51,10 @@ class Client:
                 headers=self._headers(request),
                 proxy=self._proxy,
                 allow_redirects=False,  # a POST that is redirected becomes a GET, whose 200 looks like "created"
+                timeout=self._timeout if request.into is None else self._patience,
             )
             async with answer:
-                body = await _read(answer)
+                body = await _read(answer, request.into if answer.ok else None)
                 return Response(answer.status, body if answer.ok else self._strike(body), answer.headers)
         # Nothing of aiohttp's errors is kept: they hold the token, and URLs with e-mails.
         except aiohttp.ClientConnectorCertificateError:
@@ -76,15 +83,30 @@ class Client:
         return headers
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
+async def _read(answer: aiohttp.ClientResponse, into: BinaryIO | None) -> bytes:
     """Read an answer piece by piece: a small compressed one may unpack to more than memory holds."""
     whole = b""
+    size, most = 0, MAX_ANSWER if into is None else MAX_LIST
+    if into is not None:
+        into.seek(0)  # an earlier attempt may have left something
+        into.truncate()
     while piece := await answer.content.readany():
-        whole += piece
-        if len(whole) > MAX_ANSWER:
+        size += len(piece)
+        if size > most:
             answer.close()
             raise TransportError("the answer is too large to be one of the API's", sent=True)
+        if into is None:
+            whole += piece
+        else:
+            _write(into, piece)
     return whole
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    try:
+        file.write(piece)
+    except OSError as error:
+        raise StorageError(f"cannot keep the API's answer: {error.strerror}", "TMPDIR names the folder") from None
 
 
 def _reason(error: Exception) -> str:
@@ -110,7 +132,6 @@ async def connect(settings: Settings) -> AsyncIterator[Client]:
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),  # a cookie would stand above the token
         trust_env=False,  # a ~/.netrc entry would, too; proxies are named in the settings
-        timeout=aiohttp.ClientTimeout(total=settings.timeout, sock_connect=min(settings.timeout, 10.0)),
         headers={"User-Agent": f"bulkusers/{__version__}", "Accept": "application/json"},
     ) as session:
         # aiohttp sends PUT and GET again by itself when a kept connection drops; the only sender here is us

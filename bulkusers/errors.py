@@ -12,6 +12,7 @@ What happens to one user is a value (`models.Outcome`); what ends the run is one
     ├── Interrupted          a person or the system asked to stop
     └── ApiError             the conversation with the API cannot go on
         ├── AccessError      login, permission or TLS
+        ├── ShapeError       what the API answers is not what the API profile says
         ├── OutageError      the API is down
         └── TransportError   one request got no answer that can be used
 
@@ -82,6 +83,12 @@ class ApiError(BulkUsersError):
 
 class AccessError(ApiError):
     """The API or its certificate does not let us in."""
+
+    exit_code = 4
+
+
+class ShapeError(ApiError):
+    """What the API answers is not what the API profile says of it, or not all of it."""
 
     exit_code = 4
 

@@ -3,10 +3,10 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, Self
 
 from bulkusers.errors import StorageError
 
@@ -24,6 +24,120 @@ def open_private(path: Path) -> BinaryIO:
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
     return os.fdopen(descriptor, "w+b")
+
+
+PIECE: Final = 512  # bytes; nearly every line is shorter
+
+
+class Appendix:
+    """A private file that only grows, line by line; what was appended survives a kill -9 of ours."""
+
+    def __init__(self, path: Path, file: BinaryIO, end: int = 0) -> None:
+        self.path = path
+        self.end = end
+        self._file = file
+        self._unsynced = False
+        self._broken = False
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Begin a new file.
+
+        Raises:
+            StorageError: it exists, or cannot be written.
+
+        """
+        return cls(path, open_private(path))
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self | None:
+        """Open a file that exists, to read it and then to go on after what is whole (`cut`); None if there is none.
+
+        Raises:
+            StorageError: it cannot be opened, or is a symlink.
+
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error.strerror}") from None
+        return cls(path, os.fdopen(descriptor, "r+b"))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the lines from the beginning, ends included."""
+        self._file.seek(0)
+        return iter(self._file)
+
+    def cut(self, end: int) -> None:
+        """Drop what comes after `end`, and go on there."""
+        self._file.seek(end)
+        self._file.truncate()
+        self.end = end
+
+    def append(self, line: bytes) -> int:
+        """Append a line and hand it to the system; return where it begins.
+
+        Raises:
+            StorageError: the disk does not take it, or did not take an earlier one.
+
+        """
+        if self._broken:
+            raise StorageError(f"cannot write {self.path}: it has a gap already")
+        start = self.end
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            self._broken = True  # part of the line may be there
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
+        self.end += len(line)
+        self._unsynced = True
+        return start
+
+    def sync(self) -> None:
+        """Make everything that was appended survive a power cut.
+
+        Raises:
+            StorageError: the disk does not take it.
+
+        """
+        if not self._unsynced:
+            return
+        self._unsynced = False
+        try:
+            os.fdatasync(self._file.fileno())
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
+
+    def line_at(self, start: int) -> bytes:
+        """Return the line that begins at `start`, without its end.
+
+        Raises:
+            StorageError: there is none any more.
+
+        """
+        text = b""
+        while b"\n" not in text:  # pread leaves the place alone where writing goes on
+            piece = os.pread(self._file.fileno(), PIECE, start + len(text))
+            if not piece:
+                raise StorageError(f"{self.path} was cut short while the run went on")
+            text += piece
+        return text.partition(b"\n")[0]
+
+    def fileno(self) -> int:
+        """Return the file's descriptor."""
+        return self._file.fileno()
+
+    def remove(self) -> None:
+        """Take the file away."""
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file; what could not be written was told when it happened."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def check_place(path: Path, option: str) -> None:

@@ -5,10 +5,9 @@ has no outcome may or may not have been changed when the process died; `--resume
 """
 
 import fcntl
-import os
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from enum import Enum, auto
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import Any, BinaryIO, Final, Self
 import orjson
 
 from bulkusers.errors import LockedError, SourceError, StorageError
-from bulkusers.files import open_private
-from bulkusers.models import Outcome, Status, User
+from bulkusers.files import Appendix
+from bulkusers.models import Item, Outcome, Status
 
 UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED, Status.FAILED}  # a resumed run has these before it again
 CHECKSUM: Final = 9  # bytes of a line before its JSON
-PIECE: Final = 512  # bytes; nearly every outcome is shorter
 
 
 class Progress(Enum):
@@ -41,15 +39,12 @@ class Journal:
     million outcomes in the order of their rows, though they came in the order of their answers.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self.path = path
+    def __init__(self, file: Appendix) -> None:
         self._file = file
-        self._end = 0
+        self.path: Final = file.path
         self._starts = array("q")  # by row number; -1 where there is no outcome
         self._keys = array("q")  # by row number; whose outcome it is
         self._begun: dict[int, str] = {}  # of an interrupted run: row -> e-mail
-        self._unsynced = False
-        self._broken = False
 
     @classmethod
     def create(cls, path: Path, run: Mapping[str, Any]) -> Self:
@@ -59,7 +54,7 @@ class Journal:
             StorageError: it exists, or cannot be written.
 
         """
-        journal = cls(path, open_private(path))
+        journal = cls(Appendix.create(path))
         with ExitStack() as stack:
             stack.push(journal)  # closes it unless it becomes the caller's
             _claim(path, journal._file)
@@ -78,16 +73,13 @@ class Journal:
             StorageError: it is damaged before its end, or cannot be opened.
 
         """
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        file = Appendix.reopen(path)
+        if file is None:
             return None
-        except OSError as error:
-            raise StorageError(f"cannot open {path}: {error.strerror}") from None
-        journal = cls(path, os.fdopen(descriptor, "r+b"))
+        journal = cls(file)
         with ExitStack() as stack:
             stack.push(journal)
-            _claim(path, journal._file)
+            _claim(path, file)
             if not journal._load(run):
                 return None
             stack.pop_all()
@@ -106,9 +98,7 @@ class Journal:
             )
         for start, entry, end in lines:  # noqa: B007 - the last one's is where writing goes on
             self._recall(start, entry)
-        self._file.seek(end)
-        self._file.truncate()
-        self._end = end
+        self._file.cut(end)
         return True
 
     def _recall(self, start: int, entry: Mapping[str, Any]) -> None:
@@ -119,21 +109,19 @@ class Journal:
             self._begun.pop(row, None)
             self._index(row, email, start)
 
-    def progress(self, user: User) -> Progress:
+    def progress(self, user: Item) -> Progress:
         """Tell how far an interrupted run had come with a user, by row and e-mail both."""
         if user.row < len(self._starts) and self._starts[user.row] >= 0:
             return Progress.DONE if self._keys[user.row] == hash(user.email) else Progress.NEW
         return Progress.BEGUN if self._begun.get(user.row) == user.email else Progress.NEW
 
-    def begin(self, user: User) -> None:
+    def begin(self, user: Item) -> None:
         """Note that a user's first write goes out now."""
         self._write({"row": user.row, "email": user.email})
 
     def __call__(self, outcome: Outcome) -> None:
         """Append one outcome."""
-        start = self._end
-        self._write(row_of(outcome))
-        self._index(outcome.row, outcome.email, start)
+        self._index(outcome.row, outcome.email, self._write(row_of(outcome)))
 
     def _index(self, row: int, email: str, start: int) -> None:
         if missing := row + 1 - len(self._starts):
@@ -142,19 +130,9 @@ class Journal:
         self._starts[row] = start
         self._keys[row] = hash(email)
 
-    def _write(self, entry: Mapping[str, Any]) -> None:
+    def _write(self, entry: Mapping[str, Any]) -> int:
         text = orjson.dumps(entry)
-        line = b"%08x %s\n" % (zlib.crc32(text), text)
-        if self._broken:
-            raise StorageError(f"cannot write {self.path}: it has a gap already")
-        try:
-            self._file.write(line)
-            self._file.flush()  # what the system has survives a kill -9 of ours
-        except OSError as error:
-            self._broken = True  # part of the line may be there
-            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
-        self._end += len(line)
-        self._unsynced = True
+        return self._file.append(b"%08x %s\n" % (zlib.crc32(text), text))
 
     def sync(self) -> None:
         """Make everything that was written survive a power cut.
@@ -163,13 +141,7 @@ class Journal:
             StorageError: the disk does not take it.
 
         """
-        if not self._unsynced:
-            return
-        self._unsynced = False
-        try:
-            os.fdatasync(self._file.fileno())
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
+        self._file.sync()
 
     def rows(self) -> Iterator[bytes]:
         """Yield every outcome's JSON in the order of the rows."""
@@ -182,17 +154,15 @@ class Journal:
         return outcome_of(orjson.loads(self._read(self._starts[row])))
 
     def _read(self, start: int) -> bytes:
-        text = b""
-        while b"\n" not in text:  # pread leaves the place alone where writing goes on
-            piece = os.pread(self._file.fileno(), PIECE, start + CHECKSUM + len(text))
-            if not piece:
-                raise StorageError(f"{self.path} was cut short while the run went on")
-            text += piece
-        return text.partition(b"\n")[0]
+        return self._file.line_at(start)[CHECKSUM:]
 
     def remove(self) -> None:
         """Take the journal away, once the report has all that was in it."""
-        self.path.unlink(missing_ok=True)
+        self._file.remove()
+
+    def close(self) -> None:
+        """Let go of the file, and of the claim on it."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -200,8 +170,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what could not be written was told when it happened
-            self._file.close()
+        self.close()
 
 
 def refuse_live(path: Path) -> None:
@@ -216,7 +185,7 @@ def refuse_live(path: Path) -> None:
             _claim(path, file)
 
 
-def _claim(path: Path, file: BinaryIO) -> None:
+def _claim(path: Path, file: BinaryIO | Appendix) -> None:
     """Make a journal ours as long as it is open; the system lets go of it when we die."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -226,7 +195,7 @@ def _claim(path: Path, file: BinaryIO) -> None:
         ) from None
 
 
-def _read_lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any], int]]:
+def _read_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], int]]:
     """Yield each whole line's start, entry and end; stop at a torn end.
 
     Raises:

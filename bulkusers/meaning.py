@@ -41,7 +41,8 @@ def classify(request: Request, answer: Response | TransportError, profile: Profi
             (known.exists, Meaning.EXISTS),
             (known.maybe_exists, Meaning.MAYBE_EXISTS),
         ),
-        "PUT": ((known.replaced, Meaning.DONE),),
+        "PUT": ((known.replaced, Meaning.DONE), (known.not_found, Meaning.NOT_FOUND)),
+        "DELETE": ((known.deleted, Meaning.DONE), (known.not_found, Meaning.NOT_FOUND)),
         "GET": ((known.found, Meaning.DONE), (known.not_found, Meaning.NOT_FOUND)),
     }
     for statuses, meaning in table.get(request.method, ()):

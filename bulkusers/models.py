@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from typing import Final
+from typing import Any, BinaryIO, Final, Protocol
 
 
 class Status(StrEnum):
@@ -35,6 +35,26 @@ class Lists(StrEnum):
     REPLACE = "replace"  # the file's list, where its cell is not blank
 
 
+Json = dict[str, Any]
+"""A record as the API has it."""
+
+
+class Item(Protocol):
+    """One thing that a run does something about: a user, by row and e-mail."""
+
+    @property
+    def row(self) -> int:
+        """Where it stands."""
+
+    @property
+    def email(self) -> str:
+        """Whose it is."""
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What no message may repeat."""
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """One row of the file, checked and cleaned; an empty value means that the cell was blank."""
@@ -49,6 +69,11 @@ class User:
     secondary_departments: tuple[str, ...] = ()
     external_id: str = ""
     status: str = ""  # "active", "inactive" or blank
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """What no message may repeat."""
+        return (self.first_name, self.last_name, self.external_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +99,7 @@ class Request:
     path: str
     body: bytes | None = field(default=None, repr=False)  # people's data, or a password
     authorized: bool = True  # carries the token
+    into: BinaryIO | None = field(default=None, repr=False)  # takes the body of a good answer, however long it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +125,41 @@ class Settle(Enum):
 
 SETTLE: Final = Settle.SETTLE
 
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A record before and after a change; a conversation's wish to have that written down, before it is made.
+
+    A creation is written down after it is made: only then it is known whether there was somebody before.
+    """
+
+    row: int
+    email: str
+    before: Json | None = field(repr=False)  # None: there was no such user
+    sent: Json | None = field(repr=False)  # None: the user is to be deleted
+    certain: bool = True  # False: whoever was created may have been there before
+
+
 Send = Callable[[Request], Awaitable[Response]]
 """The one seam to the network; raises `errors.TransportError` where no answer came."""
 
 Record = Callable[[Outcome], None]
 """Takes each outcome as it happens, in no particular order; `list.append` is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A number of rows or a percentage of all rows, and how it was typed."""
+
+    typed: str  # "20" or "5%"
+
+    def of(self, rows: int) -> float:
+        """Return how many of so many rows are meant."""
+        number = float(self.typed.removesuffix("%"))
+        return number * rows / 100 if self.typed.endswith("%") else number
+
+    def __str__(self) -> str:
+        return self.typed
 
 
 class Secret:

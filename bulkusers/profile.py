@@ -14,6 +14,8 @@ EXCLUSIVE: Final = (
     {"created", "maybe_exists"},
     {"exists", "maybe_exists"},
     {"found", "not_found"},
+    {"replaced", "not_found"},
+    {"deleted", "not_found"},
 )
 """Statuses that one request cannot be answered with for both reasons."""
 
@@ -51,6 +53,7 @@ class Statuses:
     not_found: tuple[int, ...]
     exists: tuple[int, ...]
     maybe_exists: tuple[int, ...]
+    deleted: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,17 @@ class Fields:
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    """How a list of records comes, and what the API writes into each by itself."""
+
+    data: str
+    counts: tuple[str, ...]
+    page: str
+    limit: str
+    own: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Values:
     """Words that the API expects in certain fields."""
 
@@ -88,6 +102,7 @@ class Profile:
     paths: Paths
     statuses: Statuses
     fields: Fields
+    records: Records
     values: Values
 
 
@@ -109,6 +124,7 @@ def load_profile(path: Path | None = None) -> Profile:
         paths=Paths(**_frozen(tables["paths"])),
         statuses=Statuses(**_frozen(tables["statuses"])),
         fields=Fields(**_frozen(tables["fields"])),
+        records=Records(**_frozen(tables["records"])),
         values=Values(**_frozen(tables["values"])),
     )
 

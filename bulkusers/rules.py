@@ -1,18 +1,19 @@
 """How a school's users are written: requests, records, and how a row goes into a record that is there already."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
-from urllib.parse import quote
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+from urllib.parse import quote, urlencode
 
 import orjson
 
-from bulkusers.models import Existing, Lists, Request, User, email_key
+from bulkusers.columns import clean
+from bulkusers.models import Existing, Json, Lists, Request, User, email_key
 from bulkusers.profile import Profile
-
-Json = dict[str, Any]
 
 SCALARS: Final = ("first_name", "last_name", "department", "external_id", "status")
 LISTS: Final = ("products", "roles", "secondary_departments")
+NOTHING: Final[tuple[object, ...]] = (None, "", [], {})  # ways to say that a field has no value
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,51 +62,99 @@ class Rules:
         """Return the request for one user's record."""
         return Request("GET", self.path(self.profile.paths.user, email))
 
+    def read_all(self, into: BinaryIO, page: int = 1, limit: int = 0) -> Request:
+        """Return the request for all users, or for one page of so many of them; the answer goes `into` a file."""
+        path = self.path(self.profile.paths.users)
+        if page > 1:
+            names = self.profile.records
+            path += "?" + urlencode({names.page: page, names.limit: limit})
+        return Request("GET", path, into=into)
+
+    def delete(self, email: str) -> Request:
+        """Return the request that deletes a user."""
+        return Request("DELETE", self.path(self.profile.paths.user, email))
+
     def replace(self, email: str, record: Json) -> Request:
         """Return the request that puts a whole record in the place of a user's present one."""
         return Request("PUT", self.path(self.profile.paths.user, email), orjson.dumps(record))
 
 
+def change(found: Json, user: User, rules: Rules) -> tuple[Json, tuple[str, ...]] | None:
+    """Return what takes a present record's place, and the names of the fields that differ; None if that cannot be said.
+
+    What the API keeps itself is no difference, nor is the order of a list or another way to say "nothing".
+    """
+    record = rules.record(user) if rules.existing is Existing.OVERWRITE else merge(found, user, rules)
+    if record is None:
+        return None
+    ours = (name for name in dict.fromkeys([*found, *record]) if name not in rules.profile.records.own)
+    return record, tuple(name for name in ours if not _is_same(name, found, record, rules))
+
+
+def _is_same(name: str, found: Json, record: Json, rules: Rules) -> bool:
+    one, other = found.get(name), record.get(name)
+    if name == rules.profile.fields.email:
+        return same_email(one, str(other))
+    return is_alike(one, other)
+
+
+def is_alike(one: object, other: object) -> bool:
+    """Compare two values of a field: the API may order lists as it likes, and say "nothing" as it likes."""
+    if isinstance(one, list) and isinstance(other, list):
+        return sorted(map(str, one)) == sorted(map(str, other))
+    return one == other or (one in NOTHING and other in NOTHING)
+
+
+def loses(before: Json, after: Json, own: Collection[str]) -> bool:
+    """Tell whether a record loses a value without getting another one for it; the API's own fields do not count."""
+    return any(_loses(value, after.get(name)) for name, value in before.items() if name not in own)
+
+
+def _loses(old: object, new: object) -> bool:
+    if isinstance(old, list):
+        return not isinstance(new, list) or any(value not in new for value in old)
+    return new in NOTHING and old not in NOTHING
+
+
 def merge(found: Json, user: User, rules: Rules) -> Json | None:
     """Return a present record with the row's values put in, all else as it came; None where a list is no list.
 
-    A blank cell keeps what is there. Lists only grow unless they are to be replaced, and keep their order.
+    A blank cell keeps what is there, and so does a value that differs only in blanks around it, which no file can
+    hold. Lists only grow unless they are to be replaced, and keep their order.
     """
     names = rules.profile.fields
     merged = dict(found)
     for column in SCALARS:
-        if value := rules.value(user, column):
-            merged[getattr(names, column)] = value
+        name = getattr(names, column)
+        if (value := rules.value(user, column)) and value != _clean(found.get(name)):
+            merged[name] = value
     for column in LISTS:
+        name = getattr(names, column)
         wanted = list(getattr(user, column))
-        present = found.get(getattr(names, column)) or []
+        present = found.get(name) or []
         if not isinstance(present, list) or not all(isinstance(item, str) for item in present):
             return None
+        known = {clean(item) for item in present}
         if rules.lists is Lists.ADD:
-            wanted = present + [item for item in wanted if item not in present]
-        if wanted and set(wanted) != set(present):
-            merged[getattr(names, column)] = wanted
+            wanted = present + [item for item in wanted if item not in known]
+        if wanted and set(map(clean, wanted)) != known:
+            merged[name] = wanted
     return merged
 
 
-def is_only(found: Json, user: User, rules: Rules) -> bool:
-    """Tell whether a record says no more of a user than its row does; the API's own fields do not count."""
-    said = rules.record(user)
-    return not any(found.get(name) for name in asdict(rules.profile.fields).values() if name not in said)
+def _clean(value: object) -> object:
+    return clean(value) if isinstance(value, str) else value
+
+
+def is_exactly(found: Json, sent: Json, rules: Rules) -> bool:
+    """Tell whether a record holds what was sent and nothing besides, but for what the API keeps itself."""
+    more = found.keys() - sent.keys() - set(rules.profile.records.own)
+    return holds(found, sent, rules) and not any(found[name] not in NOTHING for name in more)
 
 
 def holds(found: Json, sent: Json, rules: Rules) -> bool:
-    """Tell whether a record holds every value that was sent; the API may order lists as it likes."""
-    for name, value in sent.items():
-        present = found.get(name)
-        if name == rules.profile.fields.email:
-            continue  # whoever found the record has compared it
-        if isinstance(value, list) and isinstance(present, list | None):
-            if sorted(map(str, value)) != sorted(map(str, present or [])):
-                return False
-        elif present != value:
-            return False
-    return True
+    """Tell whether a record holds every value that was sent."""
+    return all(_is_same(name, found, sent, rules) for name in sent)
 
 
 def same_email(one: object, other: str) -> bool:

@@ -1,36 +1,33 @@
-"""A run: users out of a file, through the workers, into the report."""
+"""Users out of a file into the school: created, or brought up to date."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
-from bulkusers.brake import Brake, Suspicion, braking
-from bulkusers.client import Client, connect
-from bulkusers.errors import AccessError, ApiError, BulkUsersError, StorageError
+from bulkusers.answers import Conversation
+from bulkusers.api import Api, open_api
+from bulkusers.brake import Brake
+from bulkusers.errors import ApiError, CapError
 from bulkusers.files import check_place, move_aside
-from bulkusers.journal import Journal, Progress, refuse_live
+from bulkusers.forecast import Forecast, check_samples, foresee, make_forecast
+from bulkusers.images import images_of
+from bulkusers.journal import refuse_live
 from bulkusers.lock import hold_lock
-from bulkusers.models import Outcome, Secret, Send, Status, User
-from bulkusers.protocol import log_in, place
-from bulkusers.report import Report, TextForm, write_rejects, write_report
-from bulkusers.retry import Budget, retrying
+from bulkusers.models import Outcome, Status, User
+from bulkusers.pipeline import Books, Job, Pipeline, journal_of
+from bulkusers.protocol import place, update
+from bulkusers.report import Report, TextForm, write_rejects
 from bulkusers.rules import Rules
 from bulkusers.settings import Settings
+from bulkusers.snapshot import Snapshot, take_snapshot
 from bulkusers.source import Source
-from bulkusers.tally import Meter, Tally, exit_code, metered
-from bulkusers.throttle import Traffic
-from bulkusers.tokens import Tokens
-from bulkusers.version import __version__
-from bulkusers.workers import Work, Writes, converse, counting, upload_users
+from bulkusers.tally import Tally
 
-SYNC: Final = 0.05  # seconds between two times that the journal is made to survive a power cut
-SETTLE: Final = 2.0  # seconds at least until a late write must have shown; twice the slowest answer if that is more
+Approve = Callable[[Forecast], bool]
+"""Is shown what would happen, and says whether it may."""
+
+NO_REQUEST: Final = {Status.UNCHANGED, Status.SKIPPED}
 
 
 async def upload(
@@ -42,46 +39,54 @@ async def upload(
     arguments: Sequence[str] = (),
     tally: Tally | None = None,
     brake: Brake | None = None,
+    approve: Approve | None = None,
 ) -> Report:
     """Create or update every user of an opened file and write the outcome report; return what it says.
 
     A run that had to stop (`brake`, or the API) is a result like any other: the report tells why and which rows were
     left, and its journal stays, so that `resume` can go on with it. `tally` counts while the run goes on; `arguments`
-    are what a command line would have to say to run alike, for the report's reader.
+    are what a command line would have to say to run alike, for the report's reader. Whoever is to `approve` is shown
+    the forecast before the first write.
 
     Raises:
         AccessError: there is nothing to log in with.
+        CapError: more users would be created or updated than the settings allow, or nobody approved.
         LockedError: another run of the same account is going on.
+        ShapeError: the list of users, where one is needed, is none or not whole.
         SourceError: the run to resume was one of another file or target.
         SettingsError: the CA file cannot be used.
         StorageError: report or journal cannot be written.
 
     """
-    if not settings.token and not (settings.email and settings.password):
-        raise AccessError(
-            "there is no token, and no e-mail and password to get one with",
-            hint="bulkusers login, or set BULKUSERS_TOKEN, or BULKUSERS_EMAIL and BULKUSERS_PASSWORD",
-        )
     rejects = _name_rejects(report, source)
-    for path in (report, rejects):
+    for path in (report, rejects, images_of(report)):
         check_place(path, "--report")
-    run = Run(source, settings, tally or Tally(source.facts.rows), brake or Brake())
-    async with connect(settings) as client:
-        with hold_lock(settings), _open_journal(journal_of(report), source, settings, resume=resume) as journal:
-            await run.send_all(client, journal)
-            if run.full is not None:
-                raise run.full
-            result = run.describe(report, rejects, arguments)
-            _write_results(result, rejects, source, journal)
+    brake = brake or Brake()
+    tally = tally or Tally(source.facts.rows)
+    work = Upload(source, settings, approve)
+    async with open_api(settings, brake) as api:
+        with hold_lock(settings), ExitStack() as stack:
+            refuse_live(journal_of(report))
+            books = Books.reopen(report, work.job.which) if resume else None
+            if books is not None:
+                stack.enter_context(books)
+            await api.log_in_first()
+            await work.prepare(api, brake, stack)
+            if books is None:
+                books = stack.enter_context(Books.begin(report, work.job.which))
+            pipeline = Pipeline(work.job, settings, api, tally, brake)
+            await pipeline.send_all(books)
+            move_aside(rejects)
+            result = pipeline.write_report(books, rejects, arguments)
+            if result.counts[Status.REJECTED]:
+                facts = source.facts
+                encoding = "utf-8" if facts.encoding == "utf-8" else "utf-8-sig"  # what Excel understands
+                form = TextForm(facts.header, facts.delimiter, encoding)
+                write_rejects(rejects, form, source.records(), books.journal.rows())
             # a rehearsal's users are gone with its sandbox: there is nothing to go on with
-            if not run.brake.reason or settings.environment == "sandbox":
-                journal.remove()
+            if not brake.reason or settings.environment == "sandbox":
+                books.journal.remove()
     return result
-
-
-def journal_of(report: Path) -> Path:
-    """Return where the journal of a run lies whose report is to be at `report`."""
-    return report.with_name(f"{report.name}.journal")
 
 
 def _name_rejects(report: Path, source: Source) -> Path:
@@ -92,192 +97,83 @@ def _name_rejects(report: Path, source: Source) -> Path:
     return next(path for path in paths if path.absolute() != sent)
 
 
-def _write_results(result: Report, rejects: Path, source: Source, journal: Journal) -> None:
-    for path in (result.path, rejects):
-        move_aside(path)
-    write_report(result, journal.rows())  # first: whatever comes after it, what was done is written down
-    if result.counts[Status.REJECTED]:
-        facts = source.facts
-        encoding = "utf-8" if facts.encoding == "utf-8" else "utf-8-sig"  # what Excel understands
-        write_rejects(rejects, TextForm(facts.header, facts.delimiter, encoding), source.records(), journal.rows())
+class Upload:
+    """What is to be done with a file's users, and what is known of them before."""
 
-
-def _open_journal(path: Path, source: Source, settings: Settings, *, resume: bool) -> Journal:
-    """Begin a journal, or go on with that of an interrupted run, which must be of the same file, target and rules."""
-    which = {
-        "sha256": source.facts.sha256,
-        "base_url": settings.base_url,
-        "school": settings.school,
-        "existing": settings.existing,
-        "lists": settings.lists,
-        "notify": settings.notify,
-    }
-    if resume and (journal := Journal.reopen(path, which)):
-        return journal
-    refuse_live(path)
-    move_aside(path)  # of a run that was killed
-    return Journal.create(path, which)
-
-
-async def get_token(settings: Settings, send: Send) -> Secret:
-    """Log in and return a new token.
-
-    Raises:
-        AccessError: the API refuses the account.
-        ApiError: the API cannot be reached.
-
-    """
-    return await converse(log_in(settings.profile, settings.email, settings.password), send)
-
-
-class Run:
-    """One run: what its parts share while it goes on."""
-
-    def __init__(self, source: Source, settings: Settings, tally: Tally, brake: Brake) -> None:
-        self.source = source
-        self.settings = settings
-        self.tally = tally
-        self.brake = brake
-        self.full: StorageError | None = None
-        self.meter = Meter()
-        self.budget = Budget()
-        self.traffic = Traffic(settings.rate, brake.pull, brake.pulled.is_set)
-        brake.on_pull(self.traffic.wake)
-        self.started = datetime.now(UTC)
-
-    async def send_all(self, client: Client, journal: Journal) -> None:
-        """Send every user that has no outcome in the journal yet, and record what comes of it."""
-        settings = self.settings
-        rules = Rules(
-            settings.profile, settings.school, settings.existing, settings.lists, settings.notify, settings.retries
+    def __init__(self, source: Source, settings: Settings, approve: Approve | None) -> None:
+        self._source = source
+        self._settings = settings
+        self._approve = approve
+        self._rules = make_rules(settings)
+        self._known: Snapshot | None = None  # where only what changes is sent
+        self.job: Job[User] = Job(
+            facts=source.facts,
+            items=source.users,
+            place=self._place,
+            which={
+                "sha256": source.facts.sha256,
+                "base_url": settings.base_url,
+                "school": settings.school,
+                "existing": settings.existing,
+                "lists": settings.lists,
+                "notify": settings.notify,
+            },
+            options={
+                "existing": settings.existing,
+                "lists": settings.lists,
+                "notify": settings.notify,
+                "changed_only": settings.changed_only,
+            },
+            foregone=self._foresee_nothing,
         )
 
-        def record(outcome: Outcome) -> None:
-            self.tally(outcome)
-            with self._stopping_when_full():
-                journal(outcome)
+    async def prepare(self, api: Api, brake: Brake, stack: ExitStack) -> None:
+        """See what would happen, where that has to be known before the first write.
 
-        def begin(user: User) -> None:
-            with self._stopping_when_full():
-                journal.begin(user)
+        Raises:
+            CapError: it would be too much, or nobody approved.
+            ApiError: it cannot be seen.
 
-        can_log_in = settings.email and settings.password
-        tokens = Tokens(client, partial(self._log_in, client) if can_log_in else None, self.brake.pull)
-        async with self._syncing(journal):
-            work = Work(
-                place=lambda user, begun: place(user, rules, begun=begun),
-                connect=partial(self._connect, client, tokens),
-                begin=begin,
-                was_begun=lambda user: journal.progress(user) is Progress.BEGUN,
-                record=record,
-                settle=self._settle,
-                brake=self.brake,
-                suspect=Suspicion(self.brake),
+        """
+        settings = self._settings
+        needed = settings.changed_only or settings.max_creates or settings.max_updates or self._approve
+        if not needed or brake.reason:
+            return
+        try:
+            snapshot = stack.enter_context(await api.read(take_snapshot(self._rules)))
+            forecast = make_forecast(self._source.users(), self._source.facts.rows, self._rules, snapshot)
+            await api.read(check_samples(forecast, self._rules, snapshot))
+        except ApiError:
+            if brake.reason:
+                return  # the run stops, whatever it was: nothing is sent, and the report says so
+            raise
+        for what, number, cap in forecast.exceeded(settings.max_creates, settings.max_updates):
+            name = f"--max-{'creates' if what is Status.CREATED else 'updates'}"
+            raise CapError(
+                f"{number:,} users would be {what}, and {name} allows {cap}; nothing was sent",
+                hint=f"look at them with `bulkusers plan`; if it is right, say {name} {number}",
             )
-            if not settings.token:
-                await self._log_in_first(client)
-            try:
-                await upload_users(self._remaining(journal), work, workers=settings.concurrency)
-            except* BulkUsersError as group:
-                raise group.exceptions[0] from None  # the first cause; the rest are its echoes
+        if self._approve is not None and not self._approve(forecast):
+            raise CapError("nothing was sent: nobody said yes", hint="look at the changes with `bulkusers plan`")
+        if settings.changed_only:
+            self._known = snapshot
 
-    def _connect(self, client: Client, tokens: Tokens, writes: Writes) -> Send:
-        """Return a worker's way to the API: what the API says is news for all workers, its count of writes its own."""
-        send = counting(braking(client.send, self.brake), writes)
-        send = self.traffic.guard(metered(send, self.meter))
-        send = tokens.authenticating(send)
-        return retrying(send, retries=self.settings.retries, budget=self.budget, pause=self._pause)
+    def _place(self, user: User, begun: bool) -> Conversation:  # noqa: FBT001 - as a worker calls it
+        if self._known is None or begun:
+            return place(user, self._rules, begun=begun)
+        record = self._known.find(user.email)
+        return place(user, self._rules, absent=True) if record is None else update(user, self._rules, record)
 
-    async def _log_in(self, client: Client) -> Secret:
-        send = self.traffic.guard(metered(braking(client.send, self.brake), self.meter))
-        send = retrying(send, retries=self.settings.retries, budget=self.budget, pause=self._pause)
-        return await get_token(self.settings, send)
+    def _foresee_nothing(self, user: User) -> Outcome | None:
+        """Return the outcome of a user for whom there is nothing to send, as far as that is known."""
+        if self._known is None:
+            return None
+        outcome = foresee(user, self._rules, self._known.find(user.email)).outcome
+        return outcome if outcome.status in NO_REQUEST else None
 
-    async def _log_in_first(self, client: Client) -> None:
-        """Get the run's first token, unless the run stops before."""
-        login = asyncio.create_task(self._log_in(client))
-        stop = asyncio.create_task(self.brake.pulled.wait())
-        await asyncio.wait((login, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        login.cancel()  # nothing is lost with it: who is stopping needs no token
-        with suppress(asyncio.CancelledError):
-            try:
-                client.token = await login
-            except ApiError as error:
-                self.brake.pull(error)
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait before a request is sent again, unless the run stops."""
-        self.meter.retries += 1
-        await self.brake.sleep(seconds)
-
-    async def _settle(self) -> None:
-        """Wait until a late write must have shown."""
-        await asyncio.sleep(max(SETTLE, 2 * self.meter.longest / 1000))
-
-    def _remaining(self, journal: Journal) -> Iterator[User | Outcome]:
-        """Yield what has no outcome yet; count what has one from the interrupted run."""
-        for item in self.source.users():
-            if isinstance(item, User) and journal.progress(item) is Progress.DONE:
-                self.tally(journal.outcome(item.row))
-            else:
-                yield item
-
-    @contextmanager
-    def _stopping_when_full(self) -> Iterator[None]:
-        """Stop the run where the journal cannot be written: what cannot be written down must not be done."""
-        try:
-            yield
-        except StorageError as error:
-            self.full = self.full or error  # whatever else stopped the run, its journal has gaps now
-            self.brake.pull(error)
-
-    @asynccontextmanager
-    async def _syncing(self, journal: Journal) -> AsyncIterator[None]:
-        """Make the journal survive a power cut, many lines at a time."""
-
-        async def sync() -> None:
-            while True:
-                await asyncio.sleep(SYNC)
-                with self._stopping_when_full():
-                    await asyncio.to_thread(journal.sync)
-
-        task = asyncio.create_task(sync())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    def describe(self, path: Path, rejects: Path, arguments: Sequence[str]) -> Report:
-        """Return the report of the finished run, up to its rows."""
-        finished = datetime.now(UTC)
-        seconds = (finished - self.started).total_seconds()
-        facts, settings, stopped = self.source.facts, self.settings, self.brake.reason
-        run = {
-            "id": uuid4().hex,
-            "tool": f"bulkusers {__version__}",
-            "started": self.started.isoformat(timespec="milliseconds"),
-            "finished": finished.isoformat(timespec="milliseconds"),
-            "seconds": round(seconds, 3),
-            "environment": settings.environment,
-            "base_url": settings.base_url,
-            "school": settings.school,
-            "operator": settings.email,
-            "exit_code": exit_code(self.tally.counts, stopped),
-            "stopped": {"reason": str(stopped), "hint": stopped.hint} if stopped else None,
-            "arguments": list(arguments),
-            "rejects": str(rejects) if self.tally.counts[Status.REJECTED] else None,
-            "input": {
-                "path": facts.path, "sha256": facts.sha256, "rows": facts.rows,
-                "encoding": facts.encoding, "delimiter": facts.delimiter,
-            },
-            "options": {
-                "existing": settings.existing, "lists": settings.lists, "notify": settings.notify,
-                "concurrency": settings.concurrency, "rate": settings.rate, "timeout": settings.timeout,
-                "retries": settings.retries,
-            },
-        }  # fmt: skip
-        warnings = [asdict(notice) for notice in facts.notices]
-        return Report(path, run, self.tally.counts, self.meter.summary(seconds), warnings, self.tally.problems())
+def make_rules(settings: Settings) -> Rules:
+    """Return how users are placed under these settings."""
+    return Rules(
+        settings.profile, settings.school, settings.existing, settings.lists, settings.notify, settings.retries
+    )

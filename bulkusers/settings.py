@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from bulkusers.errors import SettingsError
-from bulkusers.models import Existing, Lists, Secret
+from bulkusers.models import Existing, Lists, Secret, Share
 from bulkusers.profile import Profile, load_profile
 
 SCHOOL: Final = re.compile(r"[a-z0-9_-]{1,64}")
@@ -33,6 +33,9 @@ class Settings:
     profile: Profile = field(default_factory=load_profile)
     existing: Existing = Existing.MERGE
     lists: Lists = Lists.ADD
+    changed_only: bool = False  # read all users first, and send nothing for rows that change nothing
+    max_creates: Share | None = None  # refuse before the first write if more users would be created
+    max_updates: Share | None = None  # ... or updated
     notify: bool = False  # a registration mail to each created user
     concurrency: int = 20  # workers, each with at most one request under way
     rate: float = 50.0  # requests per second, all workers together; 0 = no limit

@@ -4,18 +4,19 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
+from bulkusers.answers import INTERRUPTED, NOT_SENT, UNAUTHENTICATED, Conversation, Wish
 from bulkusers.brake import Brake
 from bulkusers.errors import SourceError, StorageError, TransportError
 from bulkusers.meaning import READS
-from bulkusers.models import Outcome, Record, Request, Response, Send, Settle, Status, User
-from bulkusers.protocol import INTERRUPTED, NOT_SENT, UNAUTHENTICATED, Conversation
+from bulkusers.models import Image, Item, Outcome, Record, Request, Response, Send, Settle, Status
 
 QUEUED: Final = 2  # users waiting for each worker: enough that none waits, few enough that the file is read no faster
 BREATH: Final = 100  # outcomes that need no request, after which the producer lets others run
 DRAIN: Final = 30.0  # seconds that a stopped run gives to what is under way
 Result = TypeVar("Result")
+T = TypeVar("T", bound=Item)
 Wait = Callable[[], Awaitable[None]]
 
 
@@ -42,51 +43,64 @@ def counting(send: Send, writes: Writes) -> Send:
     return send_and_count
 
 
+def _forget(_: Image) -> None:
+    """Keep no image."""
+
+
 async def converse(
-    conversation: Generator[Request | Settle, Response, Result], send: Send, settle: Wait | None = None
+    conversation: Generator[Wish, Response, Result],
+    send: Send,
+    settle: Wait | None = None,
+    keep: Callable[[Image], None] = _forget,
 ) -> Result:
-    """Lead a conversation to its end and return its result; `settle` waits until a late write would have shown.
+    """Lead a conversation to its end and return its result.
+
+    `settle` waits until a late write would have shown; `keep` writes down what a user's record was before a change.
 
     Raises:
         TransportError: no answer came, and the conversation has no use for that.
 
     """
     try:
-        request = next(conversation)
+        wish = next(conversation)
         while True:
-            if isinstance(request, Settle):
-                if settle is not None:
+            match wish:
+                case Request():
+                    try:
+                        answer = await send(wish)
+                    except TransportError as error:
+                        wish = conversation.throw(error)
+                    else:
+                        wish = conversation.send(answer)
+                    continue
+                case Settle() if settle is not None:
                     await settle()
-                request = next(conversation)
-                continue
-            try:
-                answer = await send(request)
-            except TransportError as error:
-                request = conversation.throw(error)
-            else:
-                request = conversation.send(answer)
+                case Image():
+                    keep(wish)
+            wish = next(conversation)
     except StopIteration as end:
         result: Result = end.value
         return result
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Work(Generic[T]):
     """What the workers of one run share."""
 
-    place: Callable[[User, bool], Conversation]  # the user, and whether an interrupted run had begun with it
+    place: Callable[[T, bool], Conversation]  # the user, and whether an interrupted run had begun with it
     connect: Callable[[Writes], Send]  # a worker's way to the API
-    begin: Callable[[User], None]  # called before a user's first request
-    was_begun: Callable[[User], bool]  # by an interrupted run
+    begin: Callable[[Item], None]  # called before a user's first request
+    was_begun: Callable[[Item], bool]  # by an interrupted run
     record: Record
     settle: Wait
     brake: Brake
     suspect: Record
+    keep: Callable[[Image], None] = _forget  # called before a change; may pull the brake
 
 
-async def upload_users(items: Iterable[User | Outcome], work: Work, *, workers: int) -> None:
+async def upload_users(items: Iterable[T | Outcome], work: Work[T], *, workers: int) -> None:
     """Lead every user's conversation, at most `workers` at a time, and record each item's outcome exactly once."""
-    queue: asyncio.Queue[User | None] = asyncio.Queue(workers * QUEUED)
+    queue: asyncio.Queue[T | None] = asyncio.Queue(workers * QUEUED)
     async with asyncio.TaskGroup() as group:
         group.create_task(_feed(items, queue, work, workers))
         tasks = [group.create_task(_serve(queue, work)) for _ in range(workers)]
@@ -99,11 +113,11 @@ async def upload_users(items: Iterable[User | Outcome], work: Work, *, workers: 
             cut_off.cancel()
 
 
-async def _feed(items: Iterable[User | Outcome], queue: asyncio.Queue[User | None], work: Work, workers: int) -> None:
+async def _feed(items: Iterable[T | Outcome], queue: asyncio.Queue[T | None], work: Work[T], workers: int) -> None:
     """Put users into the queue as fast as they are taken, record rows that are decided already, end every worker."""
     try:
         for count, item in enumerate(items):
-            if isinstance(item, User):
+            if not isinstance(item, Outcome):
                 await queue.put(item)
                 continue
             work.record(item)
@@ -115,7 +129,7 @@ async def _feed(items: Iterable[User | Outcome], queue: asyncio.Queue[User | Non
         await queue.put(None)
 
 
-async def _serve(queue: asyncio.Queue[User | None], work: Work) -> None:
+async def _serve(queue: asyncio.Queue[T | None], work: Work[T]) -> None:
     """Take users until there are none."""
     writes = Writes()
     send = work.connect(writes)
@@ -129,7 +143,7 @@ async def _serve(queue: asyncio.Queue[User | None], work: Work) -> None:
         writes.seen = 0
         began = time.perf_counter()
         try:
-            outcome = await converse(work.place(user, begun), send, work.settle)
+            outcome = await converse(work.place(user, begun), send, work.settle, work.keep)
         except asyncio.CancelledError:
             work.record(replace(_left(user, doubt=begun or writes.seen > 0), attempts=writes.seen))
             raise
@@ -140,14 +154,14 @@ async def _serve(queue: asyncio.Queue[User | None], work: Work) -> None:
         work.record(replace(outcome, attempts=writes.seen, ms=ms))
 
 
-def _left(user: User, *, doubt: bool) -> Outcome:
+def _left(user: Item, *, doubt: bool) -> Outcome:
     """Return the outcome of a user whom the run did not come to, or did not finish with."""
     if doubt:
         return Outcome(user.row, user.email, Status.UNKNOWN, *INTERRUPTED)
     return Outcome(user.row, user.email, Status.UNPROCESSED)
 
 
-async def _cut_off(tasks: list[asyncio.Task[None]], queue: asyncio.Queue[User | None], work: Work) -> None:
+async def _cut_off(tasks: list[asyncio.Task[None]], queue: asyncio.Queue[T | None], work: Work[T]) -> None:
     """When a stopped run does not end in time, end its workers, and record what is left in their stead."""
     await work.brake.pulled.wait()
     await asyncio.sleep(DRAIN)

@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from conftest import MakeOutcome, RunAtOnce
 
+from bulkusers.answers import FORBIDDEN
 from bulkusers.brake import Brake, Suspicion, braking
 from bulkusers.errors import AccessError, ApiError, BulkUsersError, CapError, OutageError, TransportError
 from bulkusers.models import Request, Response, Status
-from bulkusers.protocol import FORBIDDEN
 
 REQUEST = Request("GET", "/")
 Stop = Callable[..., tuple[BulkUsersError | None, int]]

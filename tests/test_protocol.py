@@ -68,14 +68,15 @@ def play(
 ) -> tuple[Outcome, list[Request]]:
     """Lead a conversation to its end with these answers, all of them; return its outcome and what was asked."""
     conversation = place(user, Rules(PROFILE, "test_school", existing, lists), begun=begun)
-    first = next(conversation)
-    assert isinstance(first, Request)
-    asked = [first]
+    step = next(conversation)
+    assert isinstance(step, Request)
+    asked = [step]
     for said in answers:
         try:
             step = conversation.throw(said) if isinstance(said, TransportError) else conversation.send(said)
-            while isinstance(step, Settle):
-                asked.append(WAITED)
+            while not isinstance(step, Request):
+                if isinstance(step, Settle):
+                    asked.append(WAITED)
                 step = next(conversation)
             asked.append(step)
         except StopIteration as end:
@@ -153,10 +154,11 @@ def test_nothing_is_sent_when_nothing_would_change(lists: Lists) -> None:
 
 
 def test_overwriting_sends_the_row_and_nothing_else() -> None:
-    """`--existing overwrite` replaces the record by what the row says, without a look at it."""
-    outcome, asked = play(answer(409), answer(200, SAVED), existing=Existing.OVERWRITE)
+    """`--existing overwrite` replaces the record by what the row says; what was there is read only to be kept."""
+    outcome, asked = play(answer(409), answer(200, THERE), answer(200, SAVED), existing=Existing.OVERWRITE)
     assert outcome.status is Status.UPDATED
-    assert body_of(asked[1]) == {
+    assert set(outcome.changed) == {*THERE, *body_of(asked[2])} - {"_id", "email", "firstName"}
+    assert body_of(asked[2]) == {
         "email": "Ada.Lovelace@example.edu",
         "firstName": "Ada",
         "lastName": "Lovelace",
@@ -164,6 +166,13 @@ def test_overwriting_sends_the_row_and_nothing_else() -> None:
         "roles": ["r-editor"],
         "department": "0100",
     }
+
+
+def test_an_overwrite_that_would_change_nothing_is_not_sent() -> None:
+    """A record that says just what the row says, and besides only what the API keeps itself, is left alone."""
+    outcome, asked = play(answer(409), answer(200, SENT | {"createdAt": "then"}), existing=Existing.OVERWRITE)
+    assert outcome.status is Status.UNCHANGED
+    assert [request.method for request in asked] == ["POST", "GET"]
 
 
 def test_skipping_leaves_an_existing_user_alone() -> None:
@@ -308,7 +317,7 @@ def test_an_overwrite_is_seen_only_when_what_it_clears_is_gone(roles: list[str],
     looks: list[Response | TransportError] = [LOST, answer(200, there)]
     if status is Status.UNKNOWN:
         looks = [*looks, answer(200, there)] * 6
-    assert play(answer(409), *looks, existing=Existing.OVERWRITE)[0].status is status
+    assert play(answer(409), answer(200, THERE), *looks, existing=Existing.OVERWRITE)[0].status is status
 
 
 def test_an_overwrite_is_not_done_by_a_user_who_has_more() -> None:

@@ -238,7 +238,7 @@ async def test_the_file_is_read_no_faster_than_users_are_sent() -> None:
         pass
 
     rules, brake = Rules(load_profile(), "s"), Brake()
-    work = Work(
+    work: Work[User] = Work(
         place=lambda user, _: place(user, rules),
         connect=lambda _: answer,
         begin=lambda _: None,
@@ -368,7 +368,7 @@ async def test_an_outage_in_the_middle_is_waited_for(
 ) -> None:
     """While the API is down nearly nothing is sent, and when it is back everybody gets there."""
     monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.2)
-    monkeypatch.setattr("bulkusers.run.SETTLE", 0.05)
+    monkeypatch.setattr("bulkusers.api.SETTLE", 0.05)
     sandbox.faults = [Fault(action="reset_before", start=0.1, stop=0.6)]
     report = await send(*(line(number) for number in range(100, 300)), rate=200)
     assert (report.exit_code, report.counts["created"]) == (0, 200)
@@ -410,7 +410,7 @@ async def test_a_stopped_run_finishes_what_is_under_way_and_lists_the_rest(send:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a late write show after a moment, and an outage be over soon."""
-    monkeypatch.setattr("bulkusers.run.SETTLE", 0.05)
+    monkeypatch.setattr("bulkusers.api.SETTLE", 0.05)
     monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.1)
 
 

@@ -80,6 +80,10 @@ def test_a_wrong_client_is_caught(tmp_path: Path, mistake: str) -> None:
     for seed in range(1, CASES + 1):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        if play(TRAPS[mistake].draw(seed), folder, client):
+        violations = play(TRAPS[mistake].draw(seed), folder, client)
+        assert not any("left no report" in violation for violation in violations), (
+            "a client that crashes proves nothing"
+        )
+        if violations:
             return
     pytest.fail(f"{mistake} was not seen in {CASES} cases")

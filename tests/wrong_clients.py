@@ -11,10 +11,10 @@ from typing import Any, Final
 import aiohttp
 
 from bulkusers import client, journal, meaning, protocol, retry, rules, run, source, throttle, tokens, workers
+from bulkusers.answers import Conversation
 from bulkusers.cli import app
 from bulkusers.errors import TransportError
-from bulkusers.models import Outcome, Request, Response, Send, Status, User
-from bulkusers.protocol import Conversation
+from bulkusers.models import Json, Outcome, Request, Response, Send, Status, User
 
 Patch = Callable[[], None]
 
@@ -35,7 +35,7 @@ def resend_blindly() -> None:
 def call_created_without_a_look() -> None:
     """Believe of a create whose answer is lost that it was done."""
 
-    def look(user: User, *_: object) -> Generator[Any, Response, Outcome | None]:
+    def look(user: User, *_: object, **__: object) -> Generator[Any, Response, Outcome | None]:
         yield from ()
         return Outcome(user.row, user.email, Status.CREATED)
 
@@ -70,7 +70,7 @@ def follow_redirects() -> None:
 
 def believe_any_page() -> None:
     """Take every answer with the right status for a confirmation."""
-    _patch(protocol, "_is_about", lambda *_: True)
+    _patch(protocol, "is_about", lambda *_: True)
 
 
 def resume_by_position() -> None:
@@ -144,12 +144,12 @@ def forget_unknown_fields() -> None:
     """Put back only those fields of a present record that the file can have."""
     true = rules.merge
 
-    def merge(found: rules.Json, user: User, how: rules.Rules) -> rules.Json | None:
+    def merge(found: Json, user: User, how: rules.Rules) -> Json | None:
         merged = true(found, user, how)
         known = set(asdict(how.profile.fields).values())
         return merged and {name: value for name, value in merged.items() if name in known}
 
-    _patch(protocol, "merge", merge)
+    _patch(rules, "merge", merge)
 
 
 def retry_writes() -> None:
@@ -171,9 +171,9 @@ def read_back_at_once() -> None:
     """Look for a late write without waiting for it."""
     true = workers.converse
 
-    async def converse(conversation: Any, send: Send, settle: Any = None) -> Any:  # noqa: ANN401
+    async def converse(conversation: Any, send: Send, settle: Any = None, *keep: Any) -> Any:  # noqa: ANN401
         del settle
-        return await true(conversation, send, None)
+        return await true(conversation, send, None, *keep)
 
     _patch(workers, "converse", converse)
 

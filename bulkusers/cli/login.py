@@ -65,8 +65,8 @@ def login(
 
 
 async def _log_in(settings: Settings) -> Secret:
+    from bulkusers.api import get_token
     from bulkusers.client import connect
-    from bulkusers.run import get_token
 
     async with connect(settings) as client:
         return await get_token(settings, client.send)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bulkusers.models import Existing, Lists
+from bulkusers.models import Existing, Lists, Share
 
 
 class Environment(StrEnum):
@@ -47,21 +47,6 @@ class Duration:
         return self.typed
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A number of rows or a percentage of all rows, and how it was typed."""
-
-    typed: str
-    number: float
-
-    def of(self, rows: int) -> float:
-        """Return how many of so many rows are meant."""
-        return self.number * rows / 100 if self.typed.endswith("%") else self.number
-
-    def __str__(self) -> str:
-        return self.typed
-
-
 def parse_duration(text: str) -> Duration:
     """Read a time span as people write it: 90s, 15m, 2h, 1h30m."""
     match = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", text, re.ASCII)
@@ -75,7 +60,7 @@ def parse_share(text: str) -> Share:
     """Read a number of rows, or a percentage of all: 20, 5%, 0.5%."""
     if not re.fullmatch(r"\d{1,9}|\d{1,3}(\.\d{1,6})?%", text, re.ASCII):
         raise typer.BadParameter(f"{text!r} is no number of rows; they look like 20 or 5%")
-    return Share(text, float(text.removesuffix("%")))
+    return Share(text)
 
 
 def option(*names: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer.Option takes and gives

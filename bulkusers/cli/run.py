@@ -17,7 +17,7 @@ from bulkusers.cli.screen import Screen, note_facts
 from bulkusers.cli.summary import run_command, summarize
 from bulkusers.errors import CapError, Interrupted, SettingsError, TimeUpError
 from bulkusers.files import check_place
-from bulkusers.models import Existing, Lists, Outcome, Secret
+from bulkusers.models import Existing, Lists, Outcome, Secret, Share
 from bulkusers.profile import load_profile
 from bulkusers.settings import Settings
 from bulkusers.source import Source, open_source
@@ -38,7 +38,7 @@ class Order:
     resume: bool
     arguments: tuple[str, ...]
     max_duration: opt.Duration | None
-    max_failures: opt.Share | None
+    max_failures: Share | None
 
 
 def run(
@@ -147,7 +147,7 @@ async def _send(
 class CappedTally(Tally):
     """Counts outcomes, and stops the run when more rows than its cap are in trouble."""
 
-    def __init__(self, rows: int, cap: opt.Share, brake: "Brake") -> None:
+    def __init__(self, rows: int, cap: Share, brake: "Brake") -> None:
         super().__init__(rows)
         self._most = cap.of(rows)
         self._cap = cap
@@ -178,7 +178,7 @@ def _count_within_limits(order: Order, brake: "Brake") -> Tally:
 
 def _note_journal(order: Order, screen: Screen) -> None:
     """Say where a run begins that could go on, and one that cannot."""
-    from bulkusers.run import journal_of
+    from bulkusers.pipeline import journal_of
 
     journal = journal_of(order.report)
     check_place(journal, "--report")

@@ -1,0 +1,141 @@
+"""What all conversations have in common: asking, reading a user, believing an answer or not, saying what came of it."""
+
+import re
+import unicodedata
+from collections.abc import Generator
+from typing import Final
+
+import orjson
+
+from bulkusers.errors import TransportError
+from bulkusers.meaning import Meaning, classify
+from bulkusers.models import Image, Item, Json, Outcome, Request, Response, Settle, Status
+from bulkusers.rules import Rules, same_email
+
+Wish = Request | Settle | Image
+Conversation = Generator[Wish, Response, Outcome]
+"""One user's: yields requests, is sent responses, returns the outcome; other wishes get no answer."""
+
+DATA_AT_FAULT: Final = frozenset({400, 409, 413, 422})  # refusals that a better row can cure
+# codes that say more of the run than of the user
+UNAUTHENTICATED: Final = "unauthenticated"
+FORBIDDEN: Final = "forbidden"
+NOT_SENT: Final = "not-sent"
+INTERRUPTED: Final = (  # code, message, hint
+    "interrupted",
+    "the run ended before it was seen what became of this user",
+    "go on with --resume: it looks first",
+)
+LOG_IN: Final = (
+    "a token dies after 24 hours, and whenever its user logs in to the web app (a separate API user helps); "
+    "get a new one with: bulkusers login"
+)
+EMAIL_LIKE: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
+BEARER: Final = re.compile(r"Bearer\s+\S+", re.IGNORECASE)
+MAX_WORDS: Final = 300  # characters of the API's words that a report repeats
+
+
+def ask(request: Request) -> Generator[Wish, Response, Response | TransportError]:
+    """Send a request; return its answer, or the error that came instead."""
+    try:
+        return (yield request)
+    except TransportError as error:
+        return error
+
+
+def read(who: Item, rules: Rules) -> Generator[Wish, Response, Json | Outcome | None]:
+    """Return the user's record, None if there is none, or the outcome if that cannot be found out."""
+    request = rules.read(who.email)
+    answer = yield from ask(request)
+    match classify(request, answer, rules.profile):
+        case Meaning.NOT_FOUND:
+            return None
+        case Meaning.DONE:
+            record = json_of(answer)
+            if isinstance(record, dict) and same_email(record.get(rules.profile.fields.email), who.email):
+                return record
+            return conclude(
+                who, Status.FAILED, "answer-unexpected", "what the API answered is not this user's record",
+                "compare the paths and fields of the API profile with what the API answers",
+            )  # fmt: skip
+        case _:
+            return not_done(who, answer, rules)
+
+
+def is_about(who: Item, answer: Response | TransportError, rules: Rules) -> bool:
+    """Tell a confirmation from a login page or an apology: a JSON object that names this user, and no error."""
+    said = json_of(answer)
+    names = rules.profile.fields
+    return isinstance(said, dict) and names.error not in said and same_email(said.get(names.email), who.email)
+
+
+def not_done(who: Item, answer: Response | TransportError, rules: Rules) -> Outcome:
+    """Return the outcome of a user for whom nothing was changed, and it is known why."""
+    if isinstance(answer, TransportError):
+        code = "no-answer" if answer.sent else NOT_SENT
+        return conclude(who, Status.FAILED, code, str(answer), "nothing was changed for this user; run again later")
+    if answer.status == 401:
+        return conclude(who, Status.FAILED, UNAUTHENTICATED, "the API does not accept the token", LOG_IN)
+    words = quote_words(answer, who, rules)
+    if answer.status == 403:
+        return conclude(
+            who, Status.REJECTED, FORBIDDEN, words, "the account that sends lacks the permission for this user"
+        )
+    if answer.status in DATA_AT_FAULT:
+        return conclude(who, Status.REJECTED, f"refused-{answer.status}", words, "fix the row as the API says")
+    return conclude(
+        who, Status.FAILED, f"refused-{answer.status}", words, "nothing was changed for this user; run again later"
+    )
+
+
+def describe(answer: Response | TransportError) -> str:
+    """Name what came instead of a confirmation."""
+    return (
+        str(answer) if isinstance(answer, TransportError) else f"the API's answer ({answer.status}) confirmed nothing"
+    )
+
+
+def quote_words(answer: Response, who: Item, rules: Rules) -> str:
+    """Return the API's own words, short, printable, and without people's data or secrets."""
+    said = json_of(answer)
+    words = said.get(rules.profile.fields.error) if isinstance(said, dict) else None
+    if not isinstance(words, str) or not words.strip():
+        return f"the API answered {answer.status}"
+    words = EMAIL_LIKE.sub("<e-mail>", words[: 10 * MAX_WORDS])
+    words = BEARER.sub("Bearer ***", words)
+    for value in filter(None, who.private):
+        words = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "<...>", words, flags=re.IGNORECASE)
+    words = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in words)
+    words = " ".join(words.split())
+    return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+
+
+def json_of(answer: Response | TransportError) -> object:
+    """Return the JSON of an answer; None where it is none."""
+    if isinstance(answer, TransportError):
+        return None
+    try:
+        said: object = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
+    return said
+
+
+def conclude(
+    who: Item, status: Status, code: str = "", message: str = "", hint: str = "", changed: tuple[str, ...] = ()
+) -> Outcome:
+    """Return what became of a user."""
+    return Outcome(who.row, who.email, status, code, message, hint, changed)
+
+
+def left_alone(who: Item) -> Outcome:
+    """Return the outcome of a user who exists and is not to be touched."""
+    return conclude(who, Status.SKIPPED, "exists", "the user exists and is left alone, as ordered")
+
+
+def unknown(who: Item, reason: str) -> Outcome:
+    """Return the outcome of a user who may or may not be changed, because of an answer that was lost."""
+    return conclude(
+        who, Status.UNKNOWN, "answer-lost", f"{reason}, and it could not be seen whether the change was made",
+        "run the same file again: it looks first",
+    )  # fmt: skip

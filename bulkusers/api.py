@@ -1,0 +1,146 @@
+"""The way to the API that everybody in one process shares: pace, pauses, outages, tokens, retries, counts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, TypeVar
+
+from bulkusers.answers import Wish
+from bulkusers.brake import Brake, braking
+from bulkusers.client import Client, connect
+from bulkusers.errors import AccessError, ApiError
+from bulkusers.meaning import READS
+from bulkusers.models import Request, Response, Secret, Send
+from bulkusers.protocol import log_in
+from bulkusers.retry import Budget, retrying
+from bulkusers.settings import Settings
+from bulkusers.tally import Meter, metered
+from bulkusers.throttle import Traffic
+from bulkusers.tokens import Tokens
+from bulkusers.workers import Writes, converse, counting
+
+SETTLE: Final = 2.0  # seconds at least until a late write must have shown; twice the slowest answer if that is more
+
+Result = TypeVar("Result")
+
+
+class Api:
+    """Makes `Send`s that know of each other, and stops all of them where the API cannot be spoken to."""
+
+    def __init__(self, client: Client, settings: Settings, brake: Brake) -> None:
+        self.meter = Meter()
+        self._client = client
+        self._settings = settings
+        self._brake = brake
+        self._budget = Budget()
+        self._traffic = Traffic(settings.rate, brake.pull, brake.pulled.is_set)
+        brake.on_pull(self._traffic.wake)
+        can_log_in = settings.email and settings.password
+        self._tokens = Tokens(client, self._log_in if can_log_in else None, brake.pull)
+
+    def connect(self, writes: Writes) -> Send:
+        """Return a worker's way to the API: what the API says is news for all workers, its count of writes its own."""
+        send = counting(braking(self._client.send, self._brake), writes)
+        send = self._traffic.guard(metered(send, self.meter))
+        send = self._tokens.authenticating(send)
+        return self._retrying(send)
+
+    async def read(self, conversation: Generator[Wish, Response, Result]) -> Result:
+        """Lead a conversation that only reads, and return its result.
+
+        Raises:
+            TransportError: no answer came, or the run stops.
+
+        """
+        return await converse(conversation, _reading(self.connect(Writes())))
+
+    async def log_in_first(self) -> None:
+        """Get the first token where there is none yet, unless the run stops before."""
+        if self._settings.token:
+            return
+        login = asyncio.create_task(self._log_in())
+        stop = asyncio.create_task(self._brake.pulled.wait())
+        await asyncio.wait((login, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        login.cancel()  # nothing is lost with it: who is stopping needs no token
+        with suppress(asyncio.CancelledError):
+            try:
+                self._client.token = await login
+            except ApiError as error:
+                self._brake.pull(error)
+
+    async def settle(self) -> None:
+        """Wait until a late write must have shown."""
+        await asyncio.sleep(max(SETTLE, 2 * self.meter.longest / 1000))
+
+    async def _log_in(self) -> Secret:
+        send = self._traffic.guard(metered(braking(self._client.send, self._brake), self.meter))
+        return await get_token(self._settings, self._retrying(send))
+
+    def _retrying(self, send: Send) -> Send:
+        return retrying(send, retries=self._settings.retries, budget=self._budget, pause=self._pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before a request is sent again, unless the run stops."""
+        self.meter.retries += 1
+        await self._brake.sleep(seconds)
+
+
+@asynccontextmanager
+async def open_api(settings: Settings, brake: Brake) -> AsyncIterator[Api]:
+    """Open the way to the API; nothing is sent yet.
+
+    Raises:
+        AccessError: there is nothing to log in with.
+        SettingsError: the CA file cannot be used.
+
+    """
+    if not settings.token and not (settings.email and settings.password):
+        raise AccessError(
+            "there is no token, and no e-mail and password to get one with",
+            hint="bulkusers login, or set BULKUSERS_TOKEN, or BULKUSERS_EMAIL and BULKUSERS_PASSWORD",
+        )
+    async with connect(settings) as client:
+        yield Api(client, settings, brake)
+
+
+@asynccontextmanager
+async def open_for_reading(settings: Settings, brake: Brake) -> AsyncIterator[Api]:
+    """Open the way to the API, logged in.
+
+    Raises:
+        AccessError: the API does not let us in.
+        BulkUsersError: whatever else stopped it.
+
+    """
+    async with open_api(settings, brake) as api:
+        await api.log_in_first()
+        if brake.reason is not None:
+            raise brake.reason
+        try:
+            yield api
+        except ApiError:
+            if brake.reason is not None:
+                raise brake.reason from None  # the first cause; what followed is its echo
+            raise
+
+
+def _reading(send: Send) -> Send:
+    """Return a `Send` that is sure to change nothing."""
+
+    async def send_reads(request: Request) -> Response:
+        assert request.method in READS, "a read was meant to change nothing"
+        return await send(request)
+
+    return send_reads
+
+
+async def get_token(settings: Settings, send: Send) -> Secret:
+    """Log in and return a new token.
+
+    Raises:
+        AccessError: the API refuses the account.
+        ApiError: the API cannot be reached.
+
+    """
+    return await converse(log_in(settings.profile, settings.email, settings.password), send)

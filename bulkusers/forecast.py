@@ -1,0 +1,179 @@
+"""What a run would do: each user's very conversation, led with a snapshot that plays the API's part."""
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from bulkusers.answers import Conversation, Wish, ask, json_of
+from bulkusers.errors import ShapeError
+from bulkusers.meaning import Meaning, classify
+from bulkusers.models import Existing, Image, Json, Outcome, Request, Response, Share, Status, User
+from bulkusers.protocol import place
+from bulkusers.rules import Rules, is_alike, is_exactly, loses
+from bulkusers.snapshot import Snapshot
+from bulkusers.tally import Tally
+
+SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field of one user, before and after; a list's values that come and go, too."""
+
+    field: str
+    old: object
+    new: object
+    gained: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What would become of one row."""
+
+    outcome: Outcome
+    differences: tuple[Difference, ...] = ()
+    loses: bool = False  # something, and gets nothing for it
+
+
+def foresee(user: User, rules: Rules, found: Json | None) -> Foreseen:
+    """Return what would become of a user whose record is the one found, or who is not there."""
+    outcome, image = _play(place(user, rules), found, rules)
+    if image is None:
+        return Foreseen(outcome)
+    own = rules.profile.records.own
+    lost = bool(image.before) and loses(image.before or {}, image.sent or {}, own)
+    return Foreseen(outcome, tuple(list_differences(image, outcome.changed)), lost)
+
+
+def list_differences(image: Image, changed: Iterable[str]) -> Iterator[Difference]:
+    """Yield the fields that differ: those that changed, or of a new user all."""
+    before, sent = image.before or {}, image.sent or {}
+    for field in changed or sent:
+        old, new = before.get(field), sent.get(field)
+        if is_alike(old, new):
+            continue
+        if isinstance(old, list | None) and isinstance(new, list | None):
+            had, has = list(map(str, old or ())), list(map(str, new or ()))
+            gained = tuple(value for value in has if value not in had)
+            yield Difference(field, old, new, gained, tuple(value for value in had if value not in has))
+        else:
+            yield Difference(field, old, new)
+
+
+def _play(conversation: Conversation, found: Json | None, rules: Rules) -> tuple[Outcome, Image | None]:
+    """Lead a conversation with an API that holds one record at the most, and takes everything."""
+    image = None
+    try:
+        wish = next(conversation)
+        while True:
+            if isinstance(wish, Request):
+                wish = conversation.send(_answer(wish, found, rules))
+            else:
+                image = wish if isinstance(wish, Image) else image
+                wish = next(conversation)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome, image
+
+
+def _answer(request: Request, found: Json | None, rules: Rules) -> Response:
+    statuses = rules.profile.statuses
+    match request.method:
+        case "POST" if found is not None:
+            return Response(statuses.exists[0])
+        case "POST":
+            return Response(statuses.created[0], request.body or b"")
+        case "PUT":
+            return Response(statuses.replaced[0], request.body or b"")
+    return Response(statuses.not_found[0]) if found is None else Response(statuses.found[0], orjson.dumps(found))
+
+
+class Forecast:
+    """What would become of a whole file, in numbers; takes one row after another."""
+
+    def __init__(self, rows: int) -> None:
+        self.tally = Tally(rows)
+        self.fields: Counter[str] = Counter()  # users in whom a field changes, new ones left out
+        self.gains: Counter[tuple[str, str]] = Counter()  # users who gain a value of a list, new ones too
+        self.losses: Counter[tuple[str, str]] = Counter()
+        self.losing = 0  # users who lose something
+        self.losing_rows: list[int] = []  # the first few
+        self.samples: dict[tuple[Status, bool], str] = {}  # e-mails: of the first and the last (True) row of a kind
+
+    def __call__(self, foreseen: Foreseen) -> None:
+        """Take one row into account."""
+        outcome = foreseen.outcome
+        self.tally(outcome)
+        self.samples.setdefault((outcome.status, False), outcome.email)
+        self.samples[outcome.status, True] = outcome.email
+        for each in foreseen.differences:
+            if outcome.status is Status.UPDATED:
+                self.fields[each.field] += 1
+            self.gains.update((each.field, value) for value in each.gained)
+            self.losses.update((each.field, value) for value in each.lost)
+        if foreseen.loses:
+            self.losing += 1
+            if len(self.losing_rows) < SHOWN_ROWS:
+                self.losing_rows.append(outcome.row)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows would end how; the same names as in a report."""
+        return self.tally.counts
+
+    def requests(self, existing: Existing) -> tuple[int, int]:
+        """Return how many requests a plain run would take, and one that sends only what changes."""
+        counts = self.counts
+        created, updated = counts[Status.CREATED], counts[Status.UPDATED]
+        known = updated + counts[Status.UNCHANGED] + counts[Status.FAILED]
+        # a create each; of those who exist a read, and a replacement where something changes
+        plain = created + 2 * known + updated + (counts[Status.SKIPPED] if existing is Existing.SKIP else 0)
+        return plain, created + updated
+
+    def exceeded(self, creates: Share | None, updates: Share | None) -> Iterator[tuple[str, int, Share]]:
+        """Yield the caps that the file would exceed, each with what it counts and how many there would be."""
+        for what, cap in ((Status.CREATED, creates), (Status.UPDATED, updates)):
+            if cap is not None and self.counts[what] > cap.of(self.counts["rows"]):
+                yield what, self.counts[what], cap
+
+
+def make_forecast(items: Iterable[User | Outcome], rows: int, rules: Rules, snapshot: Snapshot) -> Forecast:
+    """Return what would become of a file's rows."""
+    result = Forecast(rows)
+    for item in items:
+        result(Foreseen(item) if isinstance(item, Outcome) else foresee(item, rules, snapshot.find(item.email)))
+    return result
+
+
+def check_samples(forecast: Forecast, rules: Rules, snapshot: Snapshot) -> Generator[Wish, Response, None]:
+    """See for a few users whether the API says the same of each alone as in its list.
+
+    A list that is cut short without a count, or that shows less of its users than there is, would have users created
+    who exist, and others stripped of what the list does not show.
+
+    Raises:
+        ShapeError: it does not.
+
+    """
+    samples = {forecast.samples.get((Status.CREATED, last)) for last in (False, True)}
+    for email in (*samples, forecast.samples.get((Status.UPDATED, False))):
+        if email is None:
+            continue
+        request = rules.read(email)
+        answer = yield from ask(request)
+        said = json_of(answer) if classify(request, answer, rules.profile) is Meaning.DONE else None
+        found = said if isinstance(said, dict) else None
+        listed = snapshot.find(email)
+        if (found is None) is not (listed is None):
+            raise ShapeError(
+                "the API's list of users is not whole: a user who is there by e-mail is not in it, or the other way",
+                hint="try again; if it stays so, run without --changed-only and caps, and see `bulkusers doctor`",
+            )
+        if found and listed and not (is_exactly(found, listed, rules) and is_exactly(listed, found, rules)):
+            raise ShapeError(
+                "the API's list of users says something else of a user than the user's own record",
+                hint="try again; if it stays so, run without --changed-only and caps, and see `bulkusers doctor`",
+            )

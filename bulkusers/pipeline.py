@@ -1,0 +1,287 @@
+"""A run, whatever it does: items through workers, what comes of each into the journal, and the report made from it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Generic, Self
+from uuid import uuid4
+
+from bulkusers.answers import Conversation
+from bulkusers.api import Api
+from bulkusers.brake import Brake, Suspicion
+from bulkusers.errors import BulkUsersError, StorageError
+from bulkusers.files import move_aside
+from bulkusers.images import Images, images_of
+from bulkusers.journal import Journal, Progress, refuse_live
+from bulkusers.models import Image, Item, Outcome, Status
+from bulkusers.report import Report, write_report
+from bulkusers.rules import loses
+from bulkusers.settings import Settings
+from bulkusers.source import Facts
+from bulkusers.tally import Tally, exit_code
+from bulkusers.version import __version__
+from bulkusers.workers import T, Work, upload_users
+
+SYNC: Final = 0.05  # seconds between two times that what was written is made to survive a power cut
+SHOWN_ROWS: Final = 5
+
+
+def _nothing(_: object) -> None:
+    """Know of no item what becomes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """What one run is to do."""
+
+    facts: Facts  # of the input
+    items: Callable[[], Iterator[T | Outcome]]  # in the order of their rows; an outcome needs no conversation
+    place: Callable[[T, bool], Conversation]  # an item's, and whether an interrupted run had begun with it
+    which: Mapping[str, Any]  # what another run must have in common with this one to go on with it
+    options: Mapping[str, Any]  # for the report's reader
+    foregone: Callable[[T], Outcome | None] = _nothing  # what would become of an item that needs no request
+    command: str = "run"
+
+
+class Books:
+    """What is written while a run goes on: the journal, and the before-images beside the report."""
+
+    def __init__(self, report: Path, journal: Journal, images: Images) -> None:
+        self.report = report
+        self.journal = journal
+        self.images = images
+
+    @classmethod
+    def begin(cls, report: Path, which: Mapping[str, Any]) -> Self:
+        """Begin a run's; what an older run has left in their places is moved aside.
+
+        Raises:
+            LockedError: another process is writing there.
+            StorageError: they cannot be written.
+
+        """
+        path = journal_of(report)
+        refuse_live(path)
+        move_aside(path)  # of a run that was killed
+        _move_results_aside(report)
+        with ExitStack() as stack:
+            journal = stack.enter_context(Journal.create(path, which))
+            books = cls(report, journal, Images.create(images_of(report)))
+            stack.pop_all()
+        return books
+
+    @classmethod
+    def reopen(cls, report: Path, which: Mapping[str, Any]) -> Self | None:
+        """Go on with those of an interrupted run; None where there is none.
+
+        Raises:
+            LockedError: another process is writing there.
+            SourceError: the run was one of another file or target.
+            StorageError: they are damaged, or cannot be opened.
+
+        """
+        journal = Journal.reopen(journal_of(report), which)
+        if journal is None:
+            return None
+        with ExitStack() as stack:
+            stack.enter_context(journal)
+            books = cls(report, journal, Images.reopen(images_of(report)))
+            stack.pop_all()
+        return books
+
+    def sync(self) -> None:
+        """Make everything that was written survive a power cut; the images first, for they say what may be undone.
+
+        Raises:
+            StorageError: the disk does not take it.
+
+        """
+        self.images.sync()
+        self.journal.sync()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.images.close()
+        self.journal.close()
+
+
+def journal_of(report: Path) -> Path:
+    """Return where the journal of a run lies whose report is to be at `report`."""
+    return report.with_name(f"{report.name}.journal")
+
+
+def _move_results_aside(report: Path) -> None:
+    """Keep an older report and its before-images together."""
+    aside = move_aside(report)
+    images = images_of(report)
+    if aside is None or images_of(aside).exists():
+        move_aside(images)  # of a run that was killed
+    elif images.exists():
+        try:
+            images.rename(images_of(aside))
+        except OSError as error:
+            raise StorageError(f"cannot move {images} aside: {error.strerror}") from None
+
+
+class Pipeline(Generic[T]):
+    """One run: what its parts share while it goes on."""
+
+    def __init__(self, job: Job[T], settings: Settings, api: Api, tally: Tally, brake: Brake) -> None:
+        self._job = job
+        self._settings = settings
+        self._api = api
+        self._tally = tally
+        self._brake = brake
+        self._full: StorageError | None = None
+        self._losing = 0  # users who lost something
+        self._losing_rows: list[int] = []
+        self._started = datetime.now(UTC)
+
+    async def send_all(self, books: Books) -> None:
+        """Lead the conversation of every item that has no outcome yet, and record what comes of it.
+
+        Raises:
+            StorageError: the journal or the before-images cannot be written.
+
+        """
+        journal = books.journal
+
+        def record(outcome: Outcome) -> None:
+            self._tally(outcome)
+            with self._stopping_when_full():
+                journal(outcome)
+
+        def begin(item: Item) -> None:
+            with self._stopping_when_full():
+                journal.begin(item)
+
+        def keep(image: Image) -> None:
+            with self._stopping_when_full():
+                books.images(image)
+            if self._job.command == "run":  # an undo takes away what was put there
+                self._count_loss(image)
+
+        work = Work(
+            place=self._job.place,
+            connect=self._api.connect,
+            begin=begin,
+            was_begun=lambda item: journal.progress(item) is Progress.BEGUN,
+            keep=keep,
+            record=record,
+            settle=self._api.settle,
+            brake=self._brake,
+            suspect=Suspicion(self._brake),
+        )
+        async with self._syncing(books):
+            try:
+                await upload_users(self._remaining(journal), work, workers=self._settings.concurrency)
+            except* BulkUsersError as group:
+                raise group.exceptions[0] from None  # the first cause; the rest are its echoes
+        if self._full is not None:
+            raise self._full
+
+    def _remaining(self, journal: Journal) -> Iterator[T | Outcome]:
+        """Yield what has no outcome yet; count what has one from the interrupted run."""
+        for item in self._job.items():
+            if isinstance(item, Outcome):
+                yield item
+                continue
+            match journal.progress(item):
+                case Progress.DONE:
+                    self._tally(journal.outcome(item.row))
+                case Progress.NEW:
+                    yield self._job.foregone(item) or item
+                case Progress.BEGUN:
+                    yield item
+
+    def _count_loss(self, image: Image) -> None:
+        if image.before and image.sent and loses(image.before, image.sent, self._settings.profile.records.own):
+            self._losing += 1
+            if len(self._losing_rows) < SHOWN_ROWS:
+                self._losing_rows.append(image.row)
+
+    @contextmanager
+    def _stopping_when_full(self) -> Iterator[None]:
+        """Stop the run where something cannot be written: what cannot be written down must not be done."""
+        try:
+            yield
+        except StorageError as error:
+            self._full = self._full or error  # whatever else stopped the run, its journal has gaps now
+            self._brake.pull(error)
+
+    @asynccontextmanager
+    async def _syncing(self, books: Books) -> AsyncIterator[None]:
+        """Make the books survive a power cut, many lines at a time."""
+
+        async def sync() -> None:
+            while True:
+                await asyncio.sleep(SYNC)
+                with self._stopping_when_full():
+                    await asyncio.to_thread(books.sync)
+
+        task = asyncio.create_task(sync())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def write_report(self, books: Books, rejects: Path | None, arguments: Sequence[str]) -> Report:
+        """Write the report of what has been done, from the journal, and return it.
+
+        Raises:
+            StorageError: it cannot be written.
+
+        """
+        report = self._describe(books.report, rejects, arguments)
+        move_aside(books.report)  # of the part that was done before
+        write_report(report, books.journal.rows())
+        books.images.remove_if_empty()
+        return report
+
+    def _describe(self, path: Path, rejects: Path | None, arguments: Sequence[str]) -> Report:
+        finished = datetime.now(UTC)
+        seconds = (finished - self._started).total_seconds()
+        facts, settings, stopped = self._job.facts, self._settings, self._brake.reason
+        run = {
+            "id": uuid4().hex,
+            "tool": f"bulkusers {__version__}",
+            "command": self._job.command,
+            "started": self._started.isoformat(timespec="milliseconds"),
+            "finished": finished.isoformat(timespec="milliseconds"),
+            "seconds": round(seconds, 3),
+            "environment": settings.environment,
+            "base_url": settings.base_url,
+            "school": settings.school,
+            "operator": settings.email,
+            "exit_code": exit_code(self._tally.counts, stopped),
+            "stopped": {"reason": str(stopped), "hint": stopped.hint} if stopped else None,
+            "arguments": list(arguments),
+            "rejects": str(rejects) if rejects and self._tally.counts[Status.REJECTED] else None,
+            "input": {
+                "path": facts.path, "sha256": facts.sha256, "rows": facts.rows,
+                "encoding": facts.encoding, "delimiter": facts.delimiter,
+            },
+            "options": {
+                **self._job.options,
+                "concurrency": settings.concurrency, "rate": settings.rate, "timeout": settings.timeout,
+                "retries": settings.retries,
+            },
+        }  # fmt: skip
+        http = self._api.meter.summary(seconds)
+        return Report(path, run, self._tally.counts, http, list(self._list_warnings()), self._tally.problems())
+
+    def _list_warnings(self) -> Iterator[dict[str, Any]]:
+        yield from (asdict(notice) for notice in self._job.facts.notices)
+        if self._losing:
+            message = "users lost values that stood in their records"
+            yield {"code": "values-lost", "message": message, "count": self._losing, "rows": self._losing_rows}

@@ -1,0 +1,165 @@
+"""All users of a school as they were at one moment: read once, checked against its own count, never half believed."""
+
+import tempfile
+from collections.abc import Generator, Iterator
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import orjson
+
+from bulkusers.answers import LOG_IN
+from bulkusers.errors import AccessError, OutageError, ShapeError, StorageError
+from bulkusers.listing import Listing
+from bulkusers.meaning import Meaning, classify
+from bulkusers.models import Json, Request, Response, email_key
+from bulkusers.rules import Rules
+
+
+class Snapshot:
+    """Every user's record, on disk where nobody else can read it; memory is some 200 bytes a user."""
+
+    def __init__(self) -> None:
+        """Make a place for the records.
+
+        Raises:
+            StorageError: there is none; TMPDIR names the folder.
+
+        """
+        self._places: dict[str, tuple[int, int]] = {}  # where in the file, by what e-mails are compared by
+        self._end = 0
+        try:
+            self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise StorageError(f"cannot keep a snapshot: {error.strerror}", hint="TMPDIR names the folder") from None
+
+    def add(self, email: str, text: str) -> bool:
+        """Take a record in; tell whether it is a new user's.
+
+        Raises:
+            StorageError: the disk is full.
+
+        """
+        key = email_key(email)
+        if key in self._places:
+            return False
+        body = text.encode(errors="surrogatepass")
+        try:
+            self._file.write(body)
+        except OSError as error:
+            raise StorageError(f"cannot keep a snapshot: {error.strerror}", hint="TMPDIR names the folder") from None
+        self._places[key] = (self._end, len(body))
+        self._end += len(body)
+        return True
+
+    def find(self, email: str) -> Json | None:
+        """Return a user's record, None if there is none."""
+        place = self._places.get(email_key(email))
+        return None if place is None else self._read(*place)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Json]:
+        """Yield every record, as the API listed them."""
+        for place in self._places.values():
+            yield self._read(*place)
+
+    def _read(self, start: int, length: int) -> Json:
+        self._file.seek(start)
+        record: Json = orjson.loads(self._file.read(length))
+        return record
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def take_snapshot(rules: Rules) -> Generator[Request, Response, Snapshot]:
+    """Read all users, page by page where the API has pages.
+
+    A list that comes without a count is asked for its second page, too: whoever does not know pages answers the same.
+
+    Raises:
+        ShapeError: what is answered is no list of users, or not all of it.
+        AccessError: the API does not let this account read users.
+        OutageError: the API cannot answer now.
+        TransportError: no answer came.
+        StorageError: the disk is full.
+
+    """
+    snapshot = Snapshot()
+    try:
+        with tempfile.TemporaryFile() as file:
+            listing = yield from _read_page(rules, file)
+            size, total, page = _take_in(listing, snapshot, rules), listing.total, 1
+            added = 0 if listing.keyed else size
+            while added and (total is None or len(snapshot) < total):
+                page += 1
+                listing = yield from _read_page(rules, file, page, size)
+                added = _take_in(listing, snapshot, rules)
+                total = total if listing.total is None else listing.total
+        _check_whole(snapshot, total)
+    except BaseException:
+        snapshot.close()
+        raise
+    return snapshot
+
+
+def _check_whole(snapshot: Snapshot, total: int | None) -> None:
+    if total is not None and len(snapshot) != total:
+        raise ShapeError(
+            f"the API says that there are {total:,} users, and lists {len(snapshot):,}",
+            hint="try again; if it stays so, the list is cut short or comes in pages of another kind: "
+            "`bulkusers doctor` looks closer",
+        )
+
+
+def _read_page(rules: Rules, file: BinaryIO, page: int = 1, size: int = 0) -> Generator[Request, Response, Listing]:
+    request = rules.read_all(file, page, size)
+    answer = yield request
+    match classify(request, answer, rules.profile):
+        case Meaning.DONE:
+            file.seek(0)
+            return Listing(file, rules.profile.records)
+        case Meaning.UNAUTHENTICATED:
+            raise AccessError("the API does not accept the token (401)", LOG_IN)
+        case Meaning.NOT_FOUND:
+            raise ShapeError(
+                "the API has no list of users there (404)",
+                hint="is the school's id right? then it is `paths.users` in the API profile; `bulkusers doctor` tells",
+            )
+        case _ if answer.status == 403:
+            raise AccessError(
+                "the API does not let this account read the list of users (403)",
+                hint="use an account whose role has the permission",
+            )
+        case Meaning.REFUSED:
+            raise ShapeError(
+                f"the API answers {answer.status} instead of a list of users",
+                hint="is the base URL right, and the paths in the API profile? `bulkusers doctor` looks closer",
+            )
+        case _:
+            raise OutageError(f"the API cannot list its users now ({answer.status})", hint="try again later")
+
+
+def _take_in(listing: Listing, snapshot: Snapshot, rules: Rules) -> int:
+    """Take a page's records in; return how many were new."""
+    name = rules.profile.fields.email
+    added = 0
+    for record, text in listing:
+        email = record.get(name)
+        if not isinstance(email, str) or not email.strip():
+            raise ShapeError(
+                f"the API lists a record without {name!r}: it is no user's",
+                hint="is `fields.email` in the API profile right, and `paths.users`? `bulkusers doctor` looks closer",
+            )
+        added += snapshot.add(email, text)
+    return added
