@@ -2,15 +2,15 @@
 
 import re
 import unicodedata
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final
 
 import orjson
 
 from bulkusers.errors import TransportError
 from bulkusers.meaning import Meaning, classify
-from bulkusers.models import Image, Item, Json, Outcome, Request, Response, Settle, Status
-from bulkusers.rules import Rules, same_email
+from bulkusers.models import SETTLE, Image, Item, Json, Outcome, Request, Response, Settle, Status
+from bulkusers.rules import Rules, holds, same_email
 
 Wish = Request | Settle | Image
 Conversation = Generator[Wish, Response, Outcome]
@@ -21,6 +21,7 @@ DATA_AT_FAULT: Final = frozenset({400, 409, 413, 422})  # refusals that a better
 UNAUTHENTICATED: Final = "unauthenticated"
 FORBIDDEN: Final = "forbidden"
 NOT_SENT: Final = "not-sent"
+GONE: Final = "gone"  # who was to be updated is not there any more
 INTERRUPTED: Final = (  # code, message, hint
     "interrupted",
     "the run ended before it was seen what became of this user",
@@ -86,6 +87,48 @@ def not_done(who: Item, answer: Response | TransportError, rules: Rules) -> Outc
     return conclude(
         who, Status.FAILED, f"refused-{answer.status}", words, "nothing was changed for this user; run again later"
     )
+
+
+def replace(
+    who: Item, rules: Rules, found: Json, record: Json, changed: tuple[str, ...], again: Callable[[Json], Json | None]
+) -> Conversation:
+    """Put a record in the place of the one found; where the answer is lost, believe only what is seen.
+
+    `again` says what to put in the place of another one that is there then; None where that cannot be said.
+    """
+    doubt = ""
+    # fields that the API keeps itself, such as the time of a change, are not compared; what is cleared has to be gone
+    wanted = {name: record.get(name) for name in changed}
+    for _ in range(1 + rules.retries):
+        yield Image(who.row, who.email, found, record)
+        request = rules.replace(found.get(rules.profile.fields.email, who.email), record)
+        answer = yield from ask(request)
+        match classify(request, answer, rules.profile):
+            case Meaning.DONE if is_about(who, answer, rules):
+                return conclude(who, Status.UPDATED, changed=changed)
+            case Meaning.DONE | Meaning.LOST:
+                doubt = describe(answer)
+            case _ if doubt:
+                return unknown(who, doubt)  # this one was refused, but an earlier one may have been taken
+            case Meaning.NOT_FOUND:
+                return conclude(
+                    who, Status.FAILED, GONE, "the user was there a moment ago, and is gone", "run the same file again"
+                )
+            case _:
+                return not_done(who, answer, rules)
+        there = yield from read(who, rules)
+        if isinstance(there, dict) and not holds(there, wanted, rules):
+            yield SETTLE  # it may still come
+            there = yield from read(who, rules)
+        if not isinstance(there, dict):
+            return unknown(who, doubt)
+        if holds(there, wanted, rules):
+            return conclude(who, Status.UPDATED, changed=changed)
+        next_record = again(there)
+        if next_record is None:
+            return unknown(who, doubt)
+        found, record = there, next_record
+    return unknown(who, doubt)
 
 
 def describe(answer: Response | TransportError) -> str:

@@ -245,6 +245,23 @@ def is_journal(path: Path) -> bool:
     return False
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what the journal of an interrupted run says of that run.
+
+    Raises:
+        SourceError: it cannot be read, or is no journal.
+
+    """
+    try:
+        with path.open("rb") as file:
+            _, run, _ = next(_read_lines(path, file), (0, {}, 0))
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    if "base_url" not in run:
+        raise SourceError(f"{path} is no journal of a run")
+    return run
+
+
 def read_progress(path: Path) -> dict[str, int]:
     """Return how far an interrupted run had come: rows by status, and as "begun" those that have no outcome.
 

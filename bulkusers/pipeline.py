@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Generic, Self
+from typing import Any, Final, Generic, Protocol, Self
 from uuid import uuid4
 
 from bulkusers.answers import Conversation
-from bulkusers.api import Api
+from bulkusers.api import Api, open_api
 from bulkusers.brake import Brake, Suspicion
 from bulkusers.errors import BulkUsersError, StorageError
-from bulkusers.files import move_aside
+from bulkusers.files import check_place, move_aside
 from bulkusers.images import Images, images_of
 from bulkusers.journal import Journal, Progress, refuse_live
+from bulkusers.lock import hold_lock
 from bulkusers.models import Image, Item, Outcome, Status
 from bulkusers.report import Report, write_report
 from bulkusers.rules import loses
@@ -34,6 +35,21 @@ def _nothing(_: object) -> None:
     """Know of no item what becomes of it."""
 
 
+def _finish_nothing(_report: Report, _journal: Journal) -> None:
+    """Do nothing more."""
+
+
+class Prepare(Protocol):
+    """Looks at what there is before the first write, and may refuse it; what it opens, `stack` closes."""
+
+    async def __call__(self, api: Api, brake: Brake, stack: ExitStack) -> None:
+        """Look; raise where it is refused."""
+
+
+async def _prepare_nothing(api: Api, brake: Brake, stack: ExitStack) -> None:
+    """Look at nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job(Generic[T]):
     """What one run is to do."""
@@ -45,6 +61,57 @@ class Job(Generic[T]):
     options: Mapping[str, Any]  # for the report's reader
     foregone: Callable[[T], Outcome | None] = _nothing  # what would become of an item that needs no request
     command: str = "run"
+    prepare: Prepare = _prepare_nothing
+    rejects: Path | None = None  # where the rejected rows go
+    finish: Callable[[Report, Journal], None] = _finish_nothing  # once the report is written
+
+
+async def carry_out(
+    job: Job[T],
+    settings: Settings,
+    *,
+    report: Path,
+    resume: bool = False,
+    arguments: Sequence[str] = (),
+    tally: Tally | None = None,
+    brake: Brake | None = None,
+) -> Report:
+    """Do a job and write its outcome report; return what it says.
+
+    A run that had to stop (`brake`, or the API) is a result like any other: the report tells why and what was left,
+    and its journal stays, so that `resume` can go on with it. `tally` counts while the run goes on; `arguments` are
+    what a command line would have to say to run alike, for the report's reader.
+
+    Raises:
+        AccessError: there is nothing to log in with.
+        LockedError: another run of the same account is going on.
+        SourceError: the run to resume was one of another input or target.
+        SettingsError: the CA file cannot be used.
+        StorageError: report or journal cannot be written.
+        BulkUsersError: whatever else the job's preparation refuses.
+
+    """
+    brake, tally = brake or Brake(), tally or Tally(job.facts.rows)
+    for path in filter(None, (report, job.rejects, images_of(report))):
+        check_place(path, "--report")
+    async with open_api(settings, brake) as api:
+        with hold_lock(settings), ExitStack() as stack:
+            refuse_live(journal_of(report))
+            books = Books.reopen(report, job.which) if resume else None
+            if books is not None:
+                stack.enter_context(books)
+            await api.log_in_first()
+            await job.prepare(api, brake, stack)
+            if books is None:
+                books = stack.enter_context(Books.begin(report, job.which))
+            pipeline = Pipeline(job, settings, api, tally, brake)
+            await pipeline.send_all(books)
+            result = pipeline.write_report(books, arguments)
+            job.finish(result, books.journal)
+            # a rehearsal's users are gone with its sandbox: there is nothing to go on with
+            if not brake.reason or settings.environment == "sandbox":
+                books.journal.remove()
+    return result
 
 
 class Books:
@@ -235,20 +302,20 @@ class Pipeline(Generic[T]):
             with suppress(asyncio.CancelledError):
                 await task
 
-    def write_report(self, books: Books, rejects: Path | None, arguments: Sequence[str]) -> Report:
+    def write_report(self, books: Books, arguments: Sequence[str]) -> Report:
         """Write the report of what has been done, from the journal, and return it.
 
         Raises:
             StorageError: it cannot be written.
 
         """
-        report = self._describe(books.report, rejects, arguments)
+        report = self._describe(books.report, arguments)
         move_aside(books.report)  # of the part that was done before
         write_report(report, books.journal.rows())
         books.images.remove_if_empty()
         return report
 
-    def _describe(self, path: Path, rejects: Path | None, arguments: Sequence[str]) -> Report:
+    def _describe(self, path: Path, arguments: Sequence[str]) -> Report:
         finished = datetime.now(UTC)
         seconds = (finished - self._started).total_seconds()
         facts, settings, stopped = self._job.facts, self._settings, self._brake.reason
@@ -266,7 +333,7 @@ class Pipeline(Generic[T]):
             "exit_code": exit_code(self._tally.counts, stopped),
             "stopped": {"reason": str(stopped), "hint": stopped.hint} if stopped else None,
             "arguments": list(arguments),
-            "rejects": str(rejects) if rejects and self._tally.counts[Status.REJECTED] else None,
+            "rejects": str(self._job.rejects) if self._job.rejects and self._tally.counts[Status.REJECTED] else None,
             "input": {
                 "path": facts.path, "sha256": facts.sha256, "rows": facts.rows,
                 "encoding": facts.encoding, "delimiter": facts.delimiter,

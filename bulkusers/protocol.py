@@ -9,11 +9,11 @@ overwrites the whole record; `disableRegistrationMail`; sessions and tokens). Al
 """
 
 from collections.abc import Generator
-from typing import Final
 
 import orjson
 
 from bulkusers.answers import (
+    GONE,
     Conversation,
     Wish,
     ask,
@@ -24,15 +24,14 @@ from bulkusers.answers import (
     left_alone,
     not_done,
     read,
+    replace,
     unknown,
 )
 from bulkusers.errors import AccessError, OutageError, TransportError
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import SETTLE, Existing, Image, Json, Outcome, Request, Response, Secret, Status, User
 from bulkusers.profile import Profile
-from bulkusers.rules import Rules, change, holds, is_exactly
-
-GONE: Final = "gone"  # who was to be updated is not there any more
+from bulkusers.rules import Rules, change, is_exactly
 
 
 def place(user: User, rules: Rules, *, begun: bool = False, absent: bool = False) -> Conversation:
@@ -105,45 +104,13 @@ def _bring_up_to_date(user: User, rules: Rules, found: Json) -> Conversation:
     record, changed = changes
     if not changed:
         return conclude(user, Status.UNCHANGED)
-    return (yield from _replace(user, rules, found, record, changed))
 
-
-def _replace(user: User, rules: Rules, found: Json, record: Json, changed: tuple[str, ...]) -> Conversation:
-    """Put a record in the place of the one found; where the answer is lost, believe only what is seen."""
-    doubt = ""
-    # fields that the API keeps itself, such as the time of a change, are not compared; what is cleared has to be gone
-    wanted = {name: record.get(name) for name in changed}
-    for _ in range(1 + rules.retries):
-        yield Image(user.row, user.email, found, record)
-        request = rules.replace(found.get(rules.profile.fields.email, user.email), record)
-        answer = yield from ask(request)
-        match classify(request, answer, rules.profile):
-            case Meaning.DONE if is_about(user, answer, rules):
-                return conclude(user, Status.UPDATED, changed=changed)
-            case Meaning.DONE | Meaning.LOST:
-                doubt = describe(answer)
-            case _ if doubt:
-                return unknown(user, doubt)  # this one was refused, but an earlier one may have been taken
-            case Meaning.NOT_FOUND:
-                return conclude(
-                    user, Status.FAILED, GONE, "the user was there a moment ago, and is gone", "run the same file again"
-                )
-            case _:
-                return not_done(user, answer, rules)
-        there = yield from read(user, rules)
-        if isinstance(there, dict) and not holds(there, wanted, rules):
-            yield SETTLE  # it may still come
-            there = yield from read(user, rules)
-        if not isinstance(there, dict):
-            return unknown(user, doubt)
-        if holds(there, wanted, rules):
-            return conclude(user, Status.UPDATED, changed=changed)
+    def again(there: Json) -> Json | None:
         # somebody may have changed the record meanwhile: what is put there again begins with what is there now
-        again = change(there, user, rules)
-        if again is None:
-            return unknown(user, doubt)
-        found, record = there, again[0]
-    return unknown(user, doubt)
+        anew = change(there, user, rules)
+        return anew and anew[0]
+
+    return (yield from replace(user, rules, found, record, changed, again))
 
 
 def _look_for_created(

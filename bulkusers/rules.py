@@ -58,6 +58,13 @@ class Rules:
         body = self.record(user) | {self.profile.fields.no_mail: not self.notify}
         return Request("POST", self.path(self.profile.paths.create), orjson.dumps(body))
 
+    def create_anew(self, record: Json) -> Request:
+        """Return the request that creates a user who was there before, from the record; nobody gets a mail."""
+        body = {name: value for name, value in record.items() if name not in self.profile.records.own}
+        return Request(
+            "POST", self.path(self.profile.paths.create), orjson.dumps(body | {self.profile.fields.no_mail: True})
+        )
+
     def read(self, email: str) -> Request:
         """Return the request for one user's record."""
         return Request("GET", self.path(self.profile.paths.user, email))

@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Final
 
 from bulkusers.answers import Conversation
-from bulkusers.api import Api, open_api
+from bulkusers.api import Api
 from bulkusers.brake import Brake
 from bulkusers.errors import ApiError, CapError
-from bulkusers.files import check_place, move_aside
+from bulkusers.files import move_aside
 from bulkusers.forecast import Forecast, check_samples, foresee, make_forecast
-from bulkusers.images import images_of
-from bulkusers.journal import refuse_live
-from bulkusers.lock import hold_lock
+from bulkusers.journal import Journal
 from bulkusers.models import Outcome, Status, User
-from bulkusers.pipeline import Books, Job, Pipeline, journal_of
+from bulkusers.pipeline import Job, carry_out
 from bulkusers.protocol import place, update
 from bulkusers.report import Report, TextForm, write_rejects
-from bulkusers.rules import Rules
-from bulkusers.settings import Settings
+from bulkusers.settings import Settings, make_rules
 from bulkusers.snapshot import Snapshot, take_snapshot
 from bulkusers.source import Source
 from bulkusers.tally import Tally
@@ -43,10 +40,8 @@ async def upload(
 ) -> Report:
     """Create or update every user of an opened file and write the outcome report; return what it says.
 
-    A run that had to stop (`brake`, or the API) is a result like any other: the report tells why and which rows were
-    left, and its journal stays, so that `resume` can go on with it. `tally` counts while the run goes on; `arguments`
-    are what a command line would have to say to run alike, for the report's reader. Whoever is to `approve` is shown
-    the forecast before the first write.
+    It ends and is resumed as `pipeline.carry_out` says. Whoever is to `approve` is shown the forecast before the first
+    write.
 
     Raises:
         AccessError: there is nothing to log in with.
@@ -58,35 +53,8 @@ async def upload(
         StorageError: report or journal cannot be written.
 
     """
-    rejects = _name_rejects(report, source)
-    for path in (report, rejects, images_of(report)):
-        check_place(path, "--report")
-    brake = brake or Brake()
-    tally = tally or Tally(source.facts.rows)
-    work = Upload(source, settings, approve)
-    async with open_api(settings, brake) as api:
-        with hold_lock(settings), ExitStack() as stack:
-            refuse_live(journal_of(report))
-            books = Books.reopen(report, work.job.which) if resume else None
-            if books is not None:
-                stack.enter_context(books)
-            await api.log_in_first()
-            await work.prepare(api, brake, stack)
-            if books is None:
-                books = stack.enter_context(Books.begin(report, work.job.which))
-            pipeline = Pipeline(work.job, settings, api, tally, brake)
-            await pipeline.send_all(books)
-            move_aside(rejects)
-            result = pipeline.write_report(books, rejects, arguments)
-            if result.counts[Status.REJECTED]:
-                facts = source.facts
-                encoding = "utf-8" if facts.encoding == "utf-8" else "utf-8-sig"  # what Excel understands
-                form = TextForm(facts.header, facts.delimiter, encoding)
-                write_rejects(rejects, form, source.records(), books.journal.rows())
-            # a rehearsal's users are gone with its sandbox: there is nothing to go on with
-            if not brake.reason or settings.environment == "sandbox":
-                books.journal.remove()
-    return result
+    job = Upload(source, settings, approve, _name_rejects(report, source)).job
+    return await carry_out(job, settings, report=report, resume=resume, arguments=arguments, tally=tally, brake=brake)
 
 
 def _name_rejects(report: Path, source: Source) -> Path:
@@ -100,7 +68,7 @@ def _name_rejects(report: Path, source: Source) -> Path:
 class Upload:
     """What is to be done with a file's users, and what is known of them before."""
 
-    def __init__(self, source: Source, settings: Settings, approve: Approve | None) -> None:
+    def __init__(self, source: Source, settings: Settings, approve: Approve | None, rejects: Path) -> None:
         self._source = source
         self._settings = settings
         self._approve = approve
@@ -125,9 +93,12 @@ class Upload:
                 "changed_only": settings.changed_only,
             },
             foregone=self._foresee_nothing,
+            prepare=self._prepare,
+            rejects=rejects,
+            finish=self._write_rejects,
         )
 
-    async def prepare(self, api: Api, brake: Brake, stack: ExitStack) -> None:
+    async def _prepare(self, api: Api, brake: Brake, stack: ExitStack) -> None:
         """See what would happen, where that has to be known before the first write.
 
         Raises:
@@ -158,6 +129,16 @@ class Upload:
         if settings.changed_only:
             self._known = snapshot
 
+    def _write_rejects(self, report: Report, journal: Journal) -> None:
+        """Write the rejected rows as the user had them; first the report: what was done is written down by then."""
+        path, facts = self.job.rejects, self._source.facts
+        assert path is not None
+        move_aside(path)
+        if report.counts[Status.REJECTED]:
+            encoding = "utf-8" if facts.encoding == "utf-8" else "utf-8-sig"  # what Excel understands
+            form = TextForm(facts.header, facts.delimiter, encoding)
+            write_rejects(path, form, self._source.records(), journal.rows())
+
     def _place(self, user: User, begun: bool) -> Conversation:  # noqa: FBT001 - as a worker calls it
         if self._known is None or begun:
             return place(user, self._rules, begun=begun)
@@ -170,10 +151,3 @@ class Upload:
             return None
         outcome = foresee(user, self._rules, self._known.find(user.email)).outcome
         return outcome if outcome.status in NO_REQUEST else None
-
-
-def make_rules(settings: Settings) -> Rules:
-    """Return how users are placed under these settings."""
-    return Rules(
-        settings.profile, settings.school, settings.existing, settings.lists, settings.notify, settings.retries
-    )

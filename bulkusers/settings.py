@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from bulkusers.errors import SettingsError
 from bulkusers.models import Existing, Lists, Secret, Share
 from bulkusers.profile import Profile, load_profile
+from bulkusers.rules import Rules
 
 SCHOOL: Final = re.compile(r"[a-z0-9_-]{1,64}")
 MAX_CONCURRENCY: Final = 1000  # more is a mistake, and each worker is a connection
@@ -75,6 +76,13 @@ class Settings:
             raise SettingsError(f"retries must be 0 or more, not {self.retries}")
         if not 0 < self.timeout < float("inf"):
             raise SettingsError(f"timeout must be more than 0 seconds, not {self.timeout}")
+
+
+def make_rules(settings: Settings) -> Rules:
+    """Return how users are placed under these settings."""
+    return Rules(
+        settings.profile, settings.school, settings.existing, settings.lists, settings.notify, settings.retries
+    )
 
 
 def _check_url(url: str) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from bulkusers.cli.check import check
 from bulkusers.cli.login import login
+from bulkusers.cli.plan import plan
 from bulkusers.cli.report import report
 from bulkusers.cli.run import run
 from bulkusers.cli.sandbox import sandbox
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help reads everywhere, and starts faster
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (run, report, check, template, login, sandbox):
+for command in (run, report, plan, check, template, login, sandbox):
     app.command()(command)
 
 

@@ -142,6 +142,20 @@ MaxDuration = Annotated[
     Duration | None,
     option("--max-duration", metavar="D", parser=parse_duration, text="Stop after 90s, 15m, 2h, 1h30m; resumable."),
 ]
+ChangedOnly = Annotated[
+    bool, option("--changed-only", text="Read all users first, and send nothing for rows that change nothing.")
+]
+DryRun = Annotated[
+    bool, option("--dry-run", "-n", text="Show what would happen, as plan does; send nothing but reads.")
+]
+MaxCreates = Annotated[
+    Share | None,
+    option("--max-creates", metavar="N|N%", parser=parse_share, text="Send nothing if more would be created."),
+]
+MaxUpdates = Annotated[
+    Share | None,
+    option("--max-updates", metavar="N|N%", parser=parse_share, text="Send nothing if more would be updated."),
+]
 MaxFailures = Annotated[
     Share | None,
     option("--max-failures", metavar="N|N%", parser=parse_share, text="Stop when more rows than this fail."),

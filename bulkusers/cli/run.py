@@ -1,32 +1,32 @@
 """`bulkusers run`."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from bulkusers.cli import options as opt
-from bulkusers.cli.config import Target, find_password, find_proxy, find_target, find_token, read_properties
+from bulkusers.cli.config import Target
 from bulkusers.cli.loop import on_signals, run_in_loop
+from bulkusers.cli.plan import Showing, show_plan
 from bulkusers.cli.screen import Screen, note_facts
 from bulkusers.cli.summary import run_command, summarize
-from bulkusers.errors import CapError, Interrupted, SettingsError, TimeUpError
+from bulkusers.cli.target import Aim, take_aim
+from bulkusers.errors import CapError, Interrupted, TimeUpError
 from bulkusers.files import check_place
-from bulkusers.models import Existing, Lists, Outcome, Secret, Share
-from bulkusers.profile import load_profile
-from bulkusers.settings import Settings
+from bulkusers.models import Existing, Lists, Outcome, Share
 from bulkusers.source import Source, open_source
 from bulkusers.tally import IN_TROUBLE, Tally
 
 if TYPE_CHECKING:
     from bulkusers.brake import Brake
+    from bulkusers.forecast import Forecast
 
-EXAMPLE_USERS: Final = 100  # that the sandbox inside a run knows at its start
+FEW: Final = 10  # users who may lose values without a question
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,13 @@ def run(
     rate: opt.Rate = 50.0,
     existing: opt.ExistingMode = Existing.MERGE,
     lists: opt.ListsMode = Lists.ADD,
+    changed_only: opt.ChangedOnly = False,
     notify: opt.Notify = None,
     resume: opt.Resume = False,
+    dry_run: opt.DryRun = False,
     report: opt.ReportPath = Path("results.json"),
+    max_creates: opt.MaxCreates = None,
+    max_updates: opt.MaxUpdates = None,
     max_failures: opt.MaxFailures = None,
     max_duration: opt.MaxDuration = None,
     retries: opt.Retries = 5,
@@ -71,57 +75,38 @@ def run(
 ) -> None:
     """Create or update every user in the file, and write the outcome report."""
     screen = Screen(log_format, quiet=quiet, verbose=verbose)
-    profile = load_profile(api_profile)
-    said = read_properties(properties, screen)
-    target, token = find_target(env, base_url, school, said, profile), find_token(said)
-    if token and not target.configured:
-        raise SettingsError(
-            "there is a token, but nothing says where to send",
-            hint="add --env staging or --env production, or --env sandbox to try it out on this machine",
-        )
+    aim = take_aim(env, base_url, school, email, properties, api_profile, screen)
     if users != "-" and report.absolute() == Path(users).absolute():
         raise typer.BadParameter("the report would take the place of the users file", param_hint="--report")
     with open_source(
-        users, products=profile.values.products, encoding=encoding, delimiter=delimiter, allow_empty=allow_empty
+        users, products=aim.profile.values.products, encoding=encoding, delimiter=delimiter, allow_empty=allow_empty
     ) as source:
         note_facts(source.facts, screen)
-        settings_for = partial(
-            Settings,
-            email=email or said.get("email", ""),
-            password=find_password(),
-            profile=profile,
-            existing=existing,
-            lists=lists,
-            notify=_decide_on_mails(notify, target, screen),
-            concurrency=concurrency,
-            rate=rate,
-            retries=retries,
-            timeout=timeout,
-            ca_file=ca_file,
-        )
-        order = Order(source, report, resume, opt.as_typed(context), max_duration, max_failures)
+        more: dict[str, Any] = {
+            "existing": existing, "lists": lists, "rate": rate, "retries": retries, "timeout": timeout,
+            "ca_file": ca_file,
+        }  # fmt: skip
+        arguments = opt.as_typed(context)
+        if dry_run:
+            code = show_plan(source, aim, more | {"notify": bool(notify)}, Showing(), arguments, screen)
+            raise typer.Exit(code)
+        more |= {
+            "changed_only": changed_only, "max_creates": max_creates, "max_updates": max_updates,
+            "notify": _decide_on_mails(notify, aim.target, screen), "concurrency": concurrency,
+        }  # fmt: skip
+        order = Order(source, report, resume, arguments, max_duration, max_failures)
         _note_journal(order, screen)
-        code = run_in_loop(_send(order, settings_for, target, token, screen))
+        code = run_in_loop(_send(order, aim, more, screen))
     raise typer.Exit(code)
 
 
-async def _send(
-    order: Order, settings_for: Callable[..., Settings], target: Target, token: Secret, screen: Screen
-) -> int:
+async def _send(order: Order, aim: Aim, more: dict[str, Any], screen: Screen) -> int:
     """Send the file, show how far it is and what came of it, and return the exit code."""
     from bulkusers.brake import Brake
     from bulkusers.run import upload
 
     async with AsyncExitStack() as stack:
-        place, key = (target, token) if target.base_url else await _start_sandbox(stack, target, screen)
-        settings = settings_for(
-            base_url=place.base_url,
-            school=place.school,
-            environment=place.environment,
-            token=key,
-            proxy=find_proxy(place.base_url),
-        )
-        screen.detail(f"sending to {settings.base_url}, school {settings.school}")
+        settings = await aim.settings(stack, screen, **more)
         brake = Brake()
 
         def stop(signal: Interrupted) -> None:
@@ -130,6 +115,7 @@ async def _send(
 
         on_signals(stop)
         tally = _count_within_limits(order, brake)
+        asks = settings.existing is Existing.OVERWRITE and settings.environment != "sandbox" and screen.is_interactive
         async with screen.progress(tally):
             result = await upload(
                 order.source,
@@ -139,9 +125,19 @@ async def _send(
                 arguments=order.arguments,
                 tally=tally,
                 brake=brake,
+                approve=partial(_approve_losses, screen=screen) if asks else None,
             )
     screen.result(summarize(result), result.exit_code, counts=result.counts, report=str(order.report))
     return result.exit_code
+
+
+def _approve_losses(forecast: "Forecast", *, screen: Screen) -> bool:
+    """Ask whether so many users may lose what the file leaves blank; a few need no question."""
+    if forecast.losing <= FEW:
+        return True
+    rows = ", ".join(map(str, forecast.losing_rows))
+    screen.note(f"{forecast.losing:,} users would lose values that the file leaves blank (rows {rows}, …).")
+    return screen.confirm("Overwrite them?")
 
 
 class CappedTally(Tally):
@@ -188,17 +184,6 @@ def _note_journal(order: Order, screen: Screen) -> None:
         command = run_command(order.source.facts.path, order.arguments, "--resume")
         screen.warn(f"{journal} is an interrupted run's; this run begins anew and moves it aside")
         screen.warn(f"to go on with that one instead: {command}")
-
-
-async def _start_sandbox(stack: AsyncExitStack, target: Target, screen: Screen) -> tuple[Target, Secret]:
-    """Start a stand-in API in this process, and say so."""
-    from bulkusers.sandbox import Sandbox, serve
-
-    sandbox = await stack.enter_async_context(serve(Sandbox(users=EXAMPLE_USERS)))
-    if not target.configured:
-        screen.note("Nothing says where to send (--env staging): this is a rehearsal.")
-    screen.note("A sandbox inside this program plays Coursedog; nothing leaves this machine.")
-    return Target("sandbox", sandbox.url, sandbox.school, configured=target.configured), Secret(sandbox.new_token())
 
 
 def _decide_on_mails(notify: bool | None, target: Target, screen: Screen) -> bool:

@@ -150,6 +150,8 @@ class Screen:
         from rich.text import Text
 
         began = time.monotonic()
+        while not tally.done:  # noqa: ASYNC110 - a tally tells nobody; before it counts, there may be a question
+            await asyncio.sleep(TICK)
 
         def picture() -> Text:
             return Text(describe(tally, time.monotonic() - began), no_wrap=True, overflow="ellipsis")
@@ -188,6 +190,11 @@ def describe(tally: Tally, seconds: float) -> str:
     if len(line) > WIDTH:  # of a million rows; the time to go says as much as the rate
         line = " ".join([parts[0], *parts[2:]])
     return cut(line)
+
+
+def printable(text: str) -> str:
+    """Return foreign text with blanks for what could move a terminal's cursor or colour it."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def write(stream: TextIO | None, line: str) -> None:
@@ -255,7 +262,11 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question, also where an event loop listens to signals."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         raise Interrupted("SIGINT", signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGINT, before)

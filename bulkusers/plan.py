@@ -1,0 +1,70 @@
+"""What a run would do, seen before it: nothing is sent but reads."""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from bulkusers.api import open_for_reading
+from bulkusers.brake import Brake
+from bulkusers.directory import Stranger, Strangers, read_directory
+from bulkusers.forecast import Forecast, Foreseen, check_samples, foresee
+from bulkusers.models import Outcome, User
+from bulkusers.settings import Settings, make_rules
+from bulkusers.snapshot import Snapshot, take_snapshot
+from bulkusers.source import Source
+
+
+class Plan:
+    """What would become of every row of a file; open until it is closed, as a file is."""
+
+    def __init__(self, source: Source, settings: Settings, snapshot: Snapshot, strangers: Strangers) -> None:
+        self._source = source
+        self._snapshot = snapshot
+        self._rules = make_rules(settings)
+        self.settings = settings
+        self.facts = source.facts
+        self.forecast = Forecast(source.facts.rows)
+        for item in source.users():
+            self.forecast(self._foresee(item))
+            if not isinstance(item, Outcome):
+                strangers(item)
+        self.strangers: tuple[Stranger, ...] = tuple(strangers)
+
+    def rows(self) -> Iterator[Foreseen]:
+        """Yield what would become of each row, in the order of the file, without holding them."""
+        return map(self._foresee, self._source.users())
+
+    def _foresee(self, item: User | Outcome) -> Foreseen:
+        if isinstance(item, Outcome):
+            return Foreseen(item)
+        return foresee(item, self._rules, self._snapshot.find(item.email))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._snapshot.close()
+
+
+async def plan(source: Source, settings: Settings, *, brake: Brake | None = None) -> Plan:
+    """Return what `upload` would do with the same file and settings; sends nothing but reads.
+
+    Raises:
+        AccessError: the API does not let us in.
+        ShapeError: the list of users is none or not whole.
+        ApiError: the API cannot answer.
+        StorageError: there is no room for the list of users.
+
+    """
+    rules = make_rules(settings)
+    async with open_for_reading(settings, brake or Brake()) as api:
+        snapshot = await api.read(take_snapshot(rules))
+        try:
+            result = Plan(source, settings, snapshot, Strangers(await api.read(read_directory(rules))))
+            await api.read(check_samples(result.forecast, rules, snapshot))
+        except BaseException:
+            snapshot.close()
+            raise
+    return result

@@ -1,0 +1,166 @@
+"""A run's changes taken back, from its before-images."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bulkusers.api import open_for_reading
+from bulkusers.brake import Brake
+from bulkusers.errors import SourceError
+from bulkusers.images import Album, Changes, images_of
+from bulkusers.journal import is_journal, read_header, refuse_live
+from bulkusers.models import Outcome, Request, Response, Send
+from bulkusers.pipeline import Job, carry_out, journal_of
+from bulkusers.report import Report, read_report
+from bulkusers.restore import take_back
+from bulkusers.rules import Rules
+from bulkusers.settings import Settings, make_rules
+from bulkusers.source import Facts
+from bulkusers.tally import Tally
+from bulkusers.workers import Work, upload_users
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A run that is to be taken back."""
+
+    path: Path  # its report, or its journal where it was interrupted
+    environment: str
+    base_url: str
+    school: str
+    album: Album = field(repr=False)
+
+
+@contextmanager
+def open_done(results: Path) -> Iterator[Done]:
+    """Open what a run left behind: its report, or the journal of an interrupted one, and its before-images.
+
+    Raises:
+        LockedError: that run is still going on.
+        SourceError: it is no report, or that of a rehearsal, or of a run that changed nobody.
+        StorageError: there are no before-images, or they are damaged.
+
+    """
+    if is_journal(results):
+        refuse_live(results)
+        run = {"environment": "custom", **read_header(results)}
+        report = results.with_name(results.name.removesuffix(".journal"))
+    else:
+        run, report = dict(read_report(results).run), results
+        refuse_live(journal_of(report))
+    if run["environment"] == "sandbox":
+        raise SourceError(f"{results} is of a rehearsal: its users are gone with its sandbox")
+    with Album(images_of(report)) as album:
+        yield Done(results, run["environment"], run["base_url"], run["school"], album)
+
+
+async def undo(
+    done: Done,
+    settings: Settings,
+    *,
+    report: Path,
+    delete_created: bool = False,
+    resume: bool = False,
+    arguments: Sequence[str] = (),
+    tally: Tally | None = None,
+    brake: Brake | None = None,
+) -> Report:
+    """Take a run's changes back, and write the outcome report; return what it says.
+
+    Users who were updated get their before-image back, those who were created become inactive without products or, on
+    request, are deleted. Whom somebody changed since is `skipped`. It ends and is resumed as `pipeline.carry_out`
+    says, and can itself be undone.
+
+    Raises:
+        BulkUsersError: as `pipeline.carry_out`.
+
+    """
+    rules = make_rules(settings)
+    job: Job[Changes] = Job(
+        facts=_describe(done),
+        items=lambda: iter(done.album),
+        place=lambda changes, _: take_back(changes, rules, delete_created=delete_created),
+        which={
+            "images": done.album.sha256,
+            "base_url": settings.base_url,
+            "school": settings.school,
+            "delete_created": delete_created,
+        },
+        options={"delete_created": delete_created},
+        command="undo",
+    )
+    return await carry_out(job, settings, report=report, resume=resume, arguments=arguments, tally=tally, brake=brake)
+
+
+async def foresee_undo(
+    done: Done, settings: Settings, *, delete_created: bool = False, brake: Brake | None = None
+) -> tuple[Tally, list[Outcome]]:
+    """Return what `undo` would do, in numbers and row by row; sends nothing but reads.
+
+    Raises:
+        AccessError: the API does not let us in.
+        ApiError: the API cannot answer.
+
+    """
+    rules, brake = make_rules(settings), brake or Brake()
+    tally, outcomes = Tally(done.album.rows), list[Outcome]()
+
+    def record(outcome: Outcome) -> None:
+        tally(outcome)
+        outcomes.append(outcome)
+
+    async with open_for_reading(settings, brake) as api:
+
+        async def settle() -> None:
+            """Wait for nothing: nothing was written."""
+
+        work: Work[Changes] = Work(
+            place=lambda changes, _: take_back(changes, rules, delete_created=delete_created),
+            connect=lambda writes: _pretending(api.connect(writes), rules),
+            begin=lambda _: None,
+            was_begun=lambda _: False,
+            record=record,
+            settle=settle,
+            brake=brake,
+            suspect=lambda _: None,
+        )
+        await upload_users(iter(done.album), work, workers=settings.concurrency)
+    if brake.reason is not None:
+        raise brake.reason
+    return tally, sorted(outcomes, key=lambda outcome: outcome.row)
+
+
+def _pretending(send: Send, rules: Rules) -> Send:
+    """Return a `Send` that lets reads pass, and answers everything else as if it were done."""
+    statuses = rules.profile.statuses
+    deleted: set[str] = set()
+
+    async def send_or_pretend(request: Request) -> Response:
+        match request.method:
+            case "GET" if request.path in deleted:
+                return Response(statuses.not_found[0])
+            case "GET":
+                return await send(request)
+            case "DELETE":
+                deleted.add(request.path)
+                return Response(statuses.deleted[0])
+            case "POST":
+                return Response(statuses.created[0], request.body or b"")
+        return Response(statuses.replaced[0], request.body or b"")
+
+    return send_or_pretend
+
+
+def _describe(done: Done) -> Facts:
+    return Facts(
+        path=str(done.path),
+        sha256=done.album.sha256,
+        rows=done.album.rows,
+        encoding="utf-8",
+        delimiter="",
+        header=(),
+        ignored=(),
+        rejected=0,
+        notices=(),
+    )
