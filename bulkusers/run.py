@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -66,9 +66,11 @@ async def upload(
     for path in (report, rejects):
         check_place(path, "--report")
     run = Run(source, settings, tally or Tally(source.facts.rows), brake or Brake())
-    async with connect(settings) as client:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(connect(settings))
         with hold_lock(settings), _open_journal(journal_of(report), source, settings, resume=resume) as journal:
             await run.send_all(client, journal)
+            await stack.aclose()  # the last that can be cancelled: what the report says must be the run's end
             if run.full is not None:
                 raise run.full
             result = run.describe(report, rejects, arguments)

@@ -255,7 +255,11 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be an answer: the terminal is to show again what is typed."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except typer.Abort:
         raise Interrupted("SIGINT", signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
