@@ -1,14 +1,17 @@
 """Signals at moments of a run's life, through real processes. `make torture` plays all of them with every signal."""
 
+import fcntl
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import pytest
-from lifecycle import HEADER, MOMENTS, play_signal
+from lifecycle import HEADER, MOMENTS, play_signal, wait_for
 
 EARLY: Final = ["-m", "bulkusers", "run", "users.csv", "--base-url", "http://127.0.0.1:9", "--school", "example"]
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,6 +29,23 @@ def start(folder: Path, *options: str) -> "subprocess.Popen[str]":
     )
 
 
+def end(process: "subprocess.Popen[str]", number: signal.Signals) -> tuple[str, str]:
+    """Send a signal to a run; return what it said, once it has ended."""
+    process.send_signal(number)
+    try:
+        return process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+
+
+def waits_for_more(process: "subprocess.Popen[str]", file: IO[str]) -> bool:
+    """Tell whether a process has taken all that is in a pipe, and sleeps until there is more."""
+    left = struct.unpack("i", fcntl.ioctl(file, termios.FIONREAD, b"\0" * 4))[0]
+    return not left and Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_ends_a_program_that_is_still_being_loaded(tmp_path: Path, number: signal.Signals) -> None:
     """At once, with the signal's exit code, and without a traceback."""
@@ -33,8 +53,7 @@ def test_a_signal_ends_a_program_that_is_still_being_loaded(tmp_path: Path, numb
     assert process.stderr is not None
     while "typer.models" not in process.stderr.readline():
         assert process.poll() is None
-    process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = end(process, number)
     assert process.returncode == 128 + number
     assert "Traceback" not in err
     assert out == ""
@@ -48,8 +67,8 @@ def test_a_signal_ends_a_program_that_reads_its_file(tmp_path: Path, number: sig
     with (tmp_path / "users.csv").open("w") as file:  # opens when the program opens it
         file.write(HEADER)
         file.flush()
-        process.send_signal(number)
-        assert process.communicate(timeout=10) == ("", "")
+        wait_for(lambda: waits_for_more(process, file), "read on")
+        assert end(process, number) == ("", "")
     assert process.returncode == 128 + number
     assert [path.name for path in tmp_path.iterdir()] == ["users.csv"]
 
