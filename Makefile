@@ -20,9 +20,12 @@ demo: .venv/installed  ## Send 300 example users to the sandbox inside the progr
 test: .venv/installed  ## Run the tests, with branch coverage
 	.venv/bin/python -m pytest --numprocesses 2 --cov --cov-report=term
 
-torture: .venv/installed  ## Kill runs at drawn moments under drawn faults, resume them, and check the truth
+torture: .venv/installed  ## Kill, stop and crowd runs under faults, resume them, and check the truth
 	.venv/bin/python tests/torture.py --seed 1 --cases 30 --kills 0 --rows 300
 	.venv/bin/python tests/torture.py --seed 101 --cases 30 --kills 8 --rows 300
+	.venv/bin/python tests/lifecycle.py signals
+	.venv/bin/python tests/lifecycle.py starts
+	.venv/bin/python tests/lifecycle.py outage
 
 check: .venv/installed  ## Run every check: lint, types, layers, tests
 	.venv/bin/ruff check .

@@ -20,6 +20,11 @@ Every message is a sentence for the person at the terminal; `hint` is what to do
 None of them carries a token, a password or somebody's data.
 """
 
+import signal
+from typing import Final
+
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what `Interrupted` comes from
+
 
 class BulkUsersError(Exception):
     """The run cannot start or go on; `str()` says why, `hint` what to do next."""

@@ -35,7 +35,10 @@ def hold_lock(settings: Settings) -> Iterator[None]:
             hint="wait for it to end; nothing was sent by this one",
         ) from None
     except OSError as error:
-        raise StorageError(f"cannot lock {lock.lock_file}: {error.strerror}") from None
+        raise StorageError(
+            f"cannot lock {lock.lock_file}: {error.strerror}",
+            hint="nothing was sent; take away what stands there, if it is not a run's of your own",
+        ) from None
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +94,8 @@ async def carry_out(
     brake, tally = brake or Brake(), tally or Tally(job.facts.rows)
     for path in filter(None, (report, job.rejects, images_of(report))):
         check_place(path, "--report")
-    async with open_api(settings, brake) as api:
+    async with AsyncExitStack() as connection:
+        api = await connection.enter_async_context(open_api(settings, brake))
         with hold_lock(settings), ExitStack() as stack:
             refuse_live(journal_of(report))
             books = Books.reopen(report, job.which) if resume else None
@@ -106,6 +107,7 @@ async def carry_out(
                 books = stack.enter_context(Books.begin(report, job.which))
             pipeline = Pipeline(job, settings, api, tally, brake)
             await pipeline.send_all(books)
+            await connection.aclose()  # the last that can be cancelled: what the report says must be the run's end
             result = pipeline.write_report(books, arguments)
             job.finish(result, books.journal)
             # a rehearsal's users are gone with its sandbox: there is nothing to go on with

@@ -57,8 +57,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is sent."""
-        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))  # one name for one place
         _check_url(self.base_url)
+        object.__setattr__(self, "base_url", _spell(self.base_url))  # one name for one place: it is locked by it
         if not SCHOOL.fullmatch(self.school):
             raise SettingsError(
                 f"{self.school!r} is no School Unique ID" if self.school else "no school is named",
@@ -97,6 +97,13 @@ def _check_url(url: str) -> None:
         raise SettingsError(
             f"{host} would be spoken to without encryption", hint="use https; plain http goes only to this machine"
         )
+
+
+def _spell(url: str) -> str:
+    """Return a URL in the one spelling of all that mean the same (RFC 3986 6.2)."""
+    parts = urlsplit(url)
+    host = parts.netloc.lower().removesuffix({"http": ":80", "https": ":443"}[parts.scheme])
+    return parts._replace(netloc=host, path=parts.path.rstrip("/")).geturl()
 
 
 def _find_host(url: str, schemes: set[str]) -> str:

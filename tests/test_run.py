@@ -20,6 +20,7 @@ from bulkusers.errors import AccessError, Interrupted, StorageError, TransportEr
 from bulkusers.models import Outcome, Request, Response, User
 from bulkusers.profile import load_profile
 from bulkusers.protocol import place
+from bulkusers.report import write_report
 from bulkusers.rules import Rules
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 from bulkusers.workers import Work, upload_users
@@ -324,6 +325,20 @@ async def test_a_stopped_run_ends_though_nobody_answers(
         report = await send(*(line(number) for number in range(100, 400)), brake=brake, concurrency=5)
     assert report.exit_code == 143
     assert (report.counts["unknown"], report.counts["unprocessed"]) == (5, 295)
+
+
+async def test_a_run_whose_report_is_being_written_is_not_cancelled(
+    send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second signal then comes too late: the report says how the run ended, and nobody says otherwise."""
+    task = asyncio.ensure_future(send(line(3)))
+
+    def write_and_cancel(*arguments: Any) -> None:  # noqa: ANN401 - as the real one
+        asyncio.get_running_loop().call_soon(task.cancel)
+        write_report(*arguments)
+
+    monkeypatch.setattr("bulkusers.run.write_report", write_and_cancel)
+    assert (await task).exit_code == 0
 
 
 async def test_a_stopped_run_does_not_wait_for_its_login(send: Send, sandbox: Sandbox) -> None:

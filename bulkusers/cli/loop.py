@@ -3,12 +3,11 @@
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from bulkusers.errors import Interrupted
+from bulkusers.errors import STOPPING, Interrupted
 
 Result = TypeVar("Result")
-STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_in_loop(main: Coroutine[Any, Any, Result]) -> Result:
