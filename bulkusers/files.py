@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -80,11 +80,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):  # on a disk that takes nothing any more, the first error is the one to tell
+            beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -88,7 +88,11 @@ class Journal:
         with ExitStack() as stack:
             stack.push(journal)
             _claim(path, journal._file)
-            if not journal._load(run):
+            try:
+                found = journal._load(run)
+            except OSError as error:
+                raise StorageError(f"cannot go on with {path}: {error.strerror}") from None
+            if not found:
                 return None
             stack.pop_all()
         return journal
@@ -191,8 +195,18 @@ class Journal:
         return text.partition(b"\n")[0]
 
     def remove(self) -> None:
-        """Take the journal away, once the report has all that was in it."""
-        self.path.unlink(missing_ok=True)
+        """Take the journal away, once the report has all that was in it.
+
+        Raises:
+            StorageError: it cannot be removed.
+
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot remove {self.path}: {error.strerror}", hint="the report is whole: remove the journal by hand"
+            ) from None
 
     def __enter__(self) -> Self:
         return self

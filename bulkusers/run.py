@@ -235,10 +235,12 @@ class Run:
     @asynccontextmanager
     async def _syncing(self, journal: Journal) -> AsyncIterator[None]:
         """Make the journal survive a power cut, many lines at a time."""
+        over = asyncio.Event()
 
         async def sync() -> None:
-            while True:
-                await asyncio.sleep(SYNC)
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), SYNC)
                 with self._stopping_when_full():
                     await asyncio.to_thread(journal.sync)
 
@@ -246,9 +248,8 @@ class Run:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            over.set()  # and once more: a run that was stopped leaves its journal to a later one
+            await task
 
     def describe(self, path: Path, rejects: Path, arguments: Sequence[str]) -> Report:
         """Return the report of the finished run, up to its rows."""
