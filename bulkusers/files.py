@@ -66,15 +66,34 @@ class Appendix:
         return cls(path, os.fdopen(descriptor, "r+b"))
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the lines from the beginning, ends included."""
-        self._file.seek(0)
-        return iter(self._file)
+        """Yield the lines from the beginning, ends included.
+
+        Raises:
+            StorageError: they cannot be read.
+
+        """
+        with self._going_on():
+            self._file.seek(0)
+            yield from self._file
 
     def cut(self, end: int) -> None:
-        """Drop what comes after `end`, and go on there."""
-        self._file.seek(end)
-        self._file.truncate()
+        """Drop what comes after `end`, and go on there.
+
+        Raises:
+            StorageError: the disk does not take it.
+
+        """
+        with self._going_on():
+            self._file.seek(end)
+            self._file.truncate()
         self.end = end
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot go on with {self.path}: {error.strerror}") from None
 
     def append(self, line: bytes) -> int:
         """Append a line and hand it to the system; return where it begins.
@@ -131,8 +150,18 @@ class Appendix:
         return self._file.fileno()
 
     def remove(self) -> None:
-        """Take the file away."""
-        self.path.unlink(missing_ok=True)
+        """Take the file away, once nobody needs it any more.
+
+        Raises:
+            StorageError: it cannot be removed.
+
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot remove {self.path}: {error.strerror}", hint="the report is whole: remove this file by hand"
+            ) from None
 
     def close(self) -> None:
         """Let go of the file; what could not be written was told when it happened."""
@@ -194,11 +223,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}") from None
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):  # on a disk that takes nothing any more, the first error is the one to tell
+            beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

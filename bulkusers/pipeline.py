@@ -289,10 +289,12 @@ class Pipeline(Generic[T]):
     @asynccontextmanager
     async def _syncing(self, books: Books) -> AsyncIterator[None]:
         """Make the books survive a power cut, many lines at a time."""
+        over = asyncio.Event()
 
         async def sync() -> None:
-            while True:
-                await asyncio.sleep(SYNC)
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), SYNC)
                 with self._stopping_when_full():
                     await asyncio.to_thread(books.sync)
 
@@ -300,9 +302,8 @@ class Pipeline(Generic[T]):
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            over.set()  # and once more: a run that was stopped leaves its journal to a later one
+            await task
 
     def write_report(self, books: Books, arguments: Sequence[str]) -> Report:
         """Write the report of what has been done, from the journal, and return it.

@@ -130,6 +130,18 @@ def test_the_old_file_stays_whole_when_the_disk_is_full(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_first_error_is_told_where_nothing_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that has become read-only refuses what is written, and then to be tidied up."""
+
+    def refuse(path: Path) -> None:
+        number = errno.EROFS if path.exists() else errno.ENOENT
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with full_at_the_last_moment(), pytest.raises(StorageError, match="No space left on device"):
+        put(tmp_path / "results.json", b"new")
+
+
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     """Nobody made it, so nothing can be written into it."""
     with pytest.raises(StorageError, match="No such file or directory"):

@@ -1,5 +1,7 @@
 """What was begun and what came of it is on disk at once, and comes back in the order of the rows."""
 
+import errno
+import os
 import random
 import stat
 import subprocess
@@ -155,6 +157,19 @@ def test_a_journal_is_for_its_owner_only_and_can_be_taken_away(create: Open) -> 
     journal.sync()
     journal.remove()
     assert not journal.path.exists()
+
+
+def test_a_journal_that_cannot_be_removed_is_a_storage_error(create: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads it learns what to do with the file, and that nothing is lost."""
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    journal = create()
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(StorageError, match=r"^cannot remove .*results\.journal: Read-only file system$") as caught:
+        journal.remove()
+    assert "the report is whole" in caught.value.hint
 
 
 def test_there_is_nothing_to_go_on_with_where_no_journal_is(path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import os
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -420,6 +421,25 @@ async def test_a_stopped_run_finishes_what_is_under_way_and_lists_the_rest(send:
     assert created
     assert created == {email for email in sandbox.users if email > "user00099"}
     assert report.counts["created"] + report.counts["unprocessed"] == 300
+
+
+async def test_a_stopped_run_leaves_a_journal_that_survives_a_power_cut(
+    send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last lines reach the disk before the run ends, however long it is until the next time to see to it."""
+    synced: list[int] = []
+    true = os.fdatasync
+
+    def note(descriptor: int) -> None:
+        true(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr("bulkusers.run.SYNC", 60.0)
+    brake = Brake()
+    brake.pull(Interrupted("SIGTERM", 15))
+    await send(line(3), line(30), brake=brake)
+    assert synced[-1:] == [(tmp_path / "results.json.journal").stat().st_size]
 
 
 @pytest.fixture

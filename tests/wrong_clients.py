@@ -3,17 +3,33 @@
 They show that the checker sees what it is there to see. A mistake patches one thing and starts the command line.
 """
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Final
 
 import aiohttp
 
-from bulkusers import client, journal, meaning, protocol, retry, rules, run, source, throttle, tokens, workers
+from bulkusers import (
+    client,
+    journal,
+    meaning,
+    pipeline,
+    protocol,
+    report,
+    retry,
+    rules,
+    run,
+    source,
+    throttle,
+    tokens,
+    workers,
+)
 from bulkusers.answers import Conversation
 from bulkusers.cli import app
-from bulkusers.errors import TransportError
+from bulkusers.errors import StorageError, TransportError
 from bulkusers.models import Json, Outcome, Request, Response, Send, Status, User
 
 Patch = Callable[[], None]
@@ -205,6 +221,60 @@ class _Told:
     token = ""
 
 
+def remove_the_journal_first() -> None:
+    """Take the journal away before the report is in its place."""
+    true = report.write_report
+
+    def write_report(result: Any, rows: Any) -> None:  # noqa: ANN401
+        kept = list(rows)
+        pipeline.journal_of(result.path).unlink()
+        true(result, kept)
+
+    _patch(pipeline, "write_report", write_report)
+
+
+def begin_afterwards() -> None:
+    """Write down that a user is begun when the first answer has come."""
+    true = client.Client.send
+    begin_truly = journal.Journal.begin
+    waiting: list[Callable[[], None]] = []
+
+    async def send(sender: client.Client, request: Request) -> Response:
+        response = await true(sender, request)
+        while waiting:
+            waiting.pop()()
+        return response
+
+    _patch(journal.Journal, "begin", lambda book, user: waiting.append(lambda: begin_truly(book, user)))
+    _patch(client.Client, "send", send)
+
+
+def go_on_when_full() -> None:
+    """Send on though nothing can be written down."""
+
+    @contextmanager
+    def ignoring(_: pipeline.Pipeline[User]) -> Iterator[None]:
+        with suppress(StorageError):
+            yield
+
+    _patch(pipeline.Pipeline, "_stopping_when_full", ignoring)
+
+
+def keep_the_torn_end() -> None:
+    """Go on writing behind half a line."""
+    true = journal.Journal._load  # noqa: SLF001
+
+    def load(book: journal.Journal, which: Any) -> bool:  # noqa: ANN401
+        size = book.path.stat().st_size
+        found = true(book, which)
+        if found:
+            os.truncate(book.path, size)
+            book._file.cut(size)  # noqa: SLF001
+        return found
+
+    _patch(journal.Journal, "_load", load)
+
+
 def _ask(request: Request, *, again: int) -> Generator[Any, Response, Response | TransportError]:
     answer: Response | TransportError = TransportError("never asked", sent=False)
     for _ in range(again):
@@ -244,6 +314,11 @@ MISTAKES: Final[dict[str, Patch]] = {
         ignore_the_rate,
         tell_the_token,
     )
+}
+
+STORAGE_MISTAKES: Final[dict[str, Patch]] = {  # seen at `failpoints`
+    mistake.__name__: mistake
+    for mistake in (remove_the_journal_first, begin_afterwards, go_on_when_full, keep_the_torn_end)
 }
 
 
