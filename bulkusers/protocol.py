@@ -177,7 +177,7 @@ def _read(user: User, rules: Rules) -> Generator[Request | Settle, Response, Jso
             return None
         case Meaning.DONE:
             record = _json(answer)
-            if isinstance(record, dict) and same_email(record.get(rules.profile.fields.email), user.email):
+            if isinstance(record, dict) and _is_about(user, answer, rules):
                 return record
             return _outcome(
                 user, Status.FAILED, "answer-unexpected", "what the API answered is not this user's record",
@@ -188,7 +188,7 @@ def _read(user: User, rules: Rules) -> Generator[Request | Settle, Response, Jso
 
 
 def _is_about(user: User, answer: Response | TransportError, rules: Rules) -> bool:
-    """Tell a confirmation from a login page or an apology: a JSON object that names this user, and no error."""
+    """Tell what is said of this user from a login page or an apology: a JSON object that names the user, no error."""
     said = _json(answer)
     names = rules.profile.fields
     return isinstance(said, dict) and names.error not in said and same_email(said.get(names.email), user.email)
@@ -224,15 +224,21 @@ def _words(answer: Response, user: User, rules: Rules) -> str:
     """Return the API's own words, short, printable, and without people's data or secrets."""
     said = _json(answer)
     words = said.get(rules.profile.fields.error) if isinstance(said, dict) else None
-    if not isinstance(words, str) or not words.strip():
+    # tidied first: what looks like a blank afterwards, such as a zero-width one, must not hide a name or a token
+    words = _tidy(words[: 10 * MAX_WORDS]) if isinstance(words, str) else ""
+    if not words:
         return f"the API answered {answer.status}"
-    words = EMAIL_LIKE.sub("<e-mail>", words[: 10 * MAX_WORDS])
+    words = EMAIL_LIKE.sub("<e-mail>", words)
     words = BEARER.sub("Bearer ***", words)
-    for value in filter(None, (user.first_name, user.last_name, user.external_id)):
+    for value in filter(None, map(_tidy, (user.first_name, user.last_name, user.external_id))):
         words = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "<...>", words, flags=re.IGNORECASE)
-    words = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in words)
-    words = " ".join(words.split())
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+
+
+def _tidy(text: str) -> str:
+    """Return a text in NFC on one line, with one blank for whatever cannot be seen."""
+    chars = unicodedata.normalize("NFC", text)
+    return " ".join("".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in chars).split())
 
 
 def _json(answer: Response | TransportError) -> object:
