@@ -558,7 +558,11 @@ BODIES = (
     orjson.dumps([SENT]),
     orjson.dumps({"error": "no"}),
 )
-ANSWERS = (LOST, NEVER_SENT, *(Response(status, body) for status in range(100, 600) for body in BODIES))
+ANSWERS: tuple[Response | TransportError, ...] = (
+    LOST,
+    NEVER_SENT,
+    *(Response(status, body) for status in range(100, 600) for body in BODIES),
+)
 WORLDS: tuple[tuple[dict[str, Response | TransportError], bool], ...] = (  # the usual things; and is it a resumed run?
     ({"POST": answer(409), "GET": answer(200, THERE), "PUT": answer(200, THERE)}, False),
     ({"POST": LOST, "GET": answer(404), "PUT": answer(500)}, False),
