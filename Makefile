@@ -1,5 +1,5 @@
 # Each target is one plain step; what it needs is installed into .venv on the way.
-.PHONY: help install demo test torture check bench format sandbox clean
+.PHONY: help install demo test torture fuzz check bench format sandbox clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile
@@ -24,6 +24,11 @@ torture: .venv/installed  ## Kill runs at drawn moments under drawn faults, resu
 	.venv/bin/python tests/torture.py --seed 1 --cases 30 --kills 0 --rows 300
 	.venv/bin/python tests/torture.py --seed 101 --cases 30 --kills 8 --rows 300
 
+fuzz: .venv/installed  ## Read hostile files and journals for two minutes
+	.venv/bin/python -m pip install --quiet --editable '.[dev,fuzz]'
+	.venv/bin/python tests/fuzz.py reader -max_total_time=60
+	.venv/bin/python tests/fuzz.py journal -max_total_time=60
+
 check: .venv/installed  ## Run every check: lint, types, layers, tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -42,4 +47,4 @@ sandbox: .venv/installed  ## Run a stand-in API until Ctrl-C
 	.venv/bin/bulkusers sandbox
 
 clean:  ## Remove what was made
-	rm -rf .venv demo .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .fuzz demo .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
