@@ -1,5 +1,5 @@
 # Each target is one plain step; what it needs is installed into .venv on the way.
-.PHONY: help install demo test torture check bench format sandbox clean
+.PHONY: help install demo test torture fuzz check bench format sandbox clean
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile
@@ -28,6 +28,11 @@ torture: .venv/installed  ## Kill, stop and crowd runs under faults, resume them
 	.venv/bin/python tests/lifecycle.py starts
 	.venv/bin/python tests/lifecycle.py outage
 
+fuzz: .venv/installed  ## Read hostile files and journals for two minutes
+	.venv/bin/python -m pip install --quiet --editable '.[dev,fuzz]'
+	.venv/bin/python tests/fuzz.py reader -max_total_time=60
+	.venv/bin/python tests/fuzz.py journal -max_total_time=60
+
 check: .venv/installed  ## Run every check: lint, types, layers, tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -46,4 +51,4 @@ sandbox: .venv/installed  ## Run a stand-in API until Ctrl-C
 	.venv/bin/bulkusers sandbox
 
 clean:  ## Remove what was made
-	rm -rf .venv demo .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .fuzz demo .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

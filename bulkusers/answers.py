@@ -53,7 +53,7 @@ def read(who: Item, rules: Rules) -> Generator[Wish, Response, Json | Outcome | 
             return None
         case Meaning.DONE:
             record = json_of(answer)
-            if isinstance(record, dict) and same_email(record.get(rules.profile.fields.email), who.email):
+            if isinstance(record, dict) and is_about(who, answer, rules):
                 return record
             return conclude(
                 who, Status.FAILED, "answer-unexpected", "what the API answered is not this user's record",
@@ -64,7 +64,7 @@ def read(who: Item, rules: Rules) -> Generator[Wish, Response, Json | Outcome | 
 
 
 def is_about(who: Item, answer: Response | TransportError, rules: Rules) -> bool:
-    """Tell a confirmation from a login page or an apology: a JSON object that names this user, and no error."""
+    """Tell what is said of this user from a login page or an apology: a JSON object that names the user, no error."""
     said = json_of(answer)
     names = rules.profile.fields
     return isinstance(said, dict) and names.error not in said and same_email(said.get(names.email), who.email)
@@ -142,15 +142,21 @@ def quote_words(answer: Response, who: Item, rules: Rules) -> str:
     """Return the API's own words, short, printable, and without people's data or secrets."""
     said = json_of(answer)
     words = said.get(rules.profile.fields.error) if isinstance(said, dict) else None
-    if not isinstance(words, str) or not words.strip():
+    # tidied first: what looks like a blank afterwards, such as a zero-width one, must not hide a name or a token
+    words = _tidy(words[: 10 * MAX_WORDS]) if isinstance(words, str) else ""
+    if not words:
         return f"the API answered {answer.status}"
-    words = EMAIL_LIKE.sub("<e-mail>", words[: 10 * MAX_WORDS])
+    words = EMAIL_LIKE.sub("<e-mail>", words)
     words = BEARER.sub("Bearer ***", words)
-    for value in filter(None, who.private):
+    for value in filter(None, map(_tidy, who.private)):
         words = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "<...>", words, flags=re.IGNORECASE)
-    words = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in words)
-    words = " ".join(words.split())
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+
+
+def _tidy(text: str) -> str:
+    """Return a text in NFC on one line, with one blank for whatever cannot be seen."""
+    chars = unicodedata.normalize("NFC", text)
+    return " ".join("".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in chars).split())
 
 
 def json_of(answer: Response | TransportError) -> object:

@@ -9,6 +9,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import fields
 from enum import Enum, auto
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,8 @@ from bulkusers.models import Item, Outcome, Status
 
 UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED, Status.FAILED}  # a resumed run has these before it again
 CHECKSUM: Final = 9  # bytes of a line before its JSON
+NAMES: Final = {field.name for field in fields(Outcome)}  # of what a line says of a row
+STATUSES: Final = tuple(Status)  # no set: what a line says may be no word at all
 
 
 class Progress(Enum):
@@ -199,22 +202,43 @@ def _read_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[int, dict[s
     """Yield each whole line's start, entry and end; stop at a torn end.
 
     Raises:
-        StorageError: a line is damaged, and whole ones follow it.
+        StorageError: a line is damaged, and whole ones follow it; or a whole one cannot be understood.
 
     """
     start, damaged = 0, 0
     for number, line in enumerate(file, start=1):
         text = line[CHECKSUM:-1]
         if line.endswith(b"\n") and line[:CHECKSUM] == b"%08x " % zlib.crc32(text):
-            if damaged:
+            entry = _understand(text, first=number == 1)
+            if damaged or entry is None:
                 raise StorageError(
-                    f"{path} is damaged in line {damaged}",
+                    f"{path} is damaged in line {damaged or number}",
                     hint="run again without --resume: what is done will be found unchanged",
                 )
-            yield start, orjson.loads(text), start + len(line)
+            yield start, entry, start + len(line)
         else:
             damaged = damaged or number
         start += len(line)
+
+
+def _understand(text: bytes, *, first: bool) -> dict[str, Any] | None:
+    """Return what a whole line says; None where it is what this version would never write."""
+    with suppress(orjson.JSONDecodeError):
+        entry = orjson.loads(text)
+        if isinstance(entry, dict) and (first or _is_of_row(entry)):
+            return entry
+    return None
+
+
+def _is_of_row(entry: Mapping[str, Any]) -> bool:
+    return (
+        entry.keys() <= NAMES
+        and isinstance(entry.get("row"), int)
+        and entry["row"] > 0
+        and isinstance(entry.get("email"), str)
+        and entry.get("status", Status.CREATED) in STATUSES
+        and isinstance(entry.get("changed", []), list)
+    )
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:

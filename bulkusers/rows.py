@@ -29,7 +29,7 @@ _WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
 _NOT_OF_FILES: Final = {"utf-7", "unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined"}
 _HEAD: Final = 4096  # bytes looked at to tell the encoding
 _BUFFER: Final = 1 << 16
-_LONGEST_LINE: Final = 1 << 22  # bytes; a file without any line end must not be held in memory
+_LONGEST_ROW: Final = 1 << 22  # bytes; neither a file without any line end nor a row without one must fill the memory
 _UNDECODABLE: Final = "\udcff"  # no decoder that we allow makes one by itself
 _MARK: Final = "bulkusers.mark"
 
@@ -51,7 +51,7 @@ class Tape(io.RawIOBase):
         self._path = path
         self._file = file
         self._offset = 0
-        self._unended = 0  # bytes since the last chunk that had a line end in it
+        self.unended = 0  # bytes since the last row; whoever takes a row sets it
         self.hash = hashlib.sha256()
 
     def readable(self) -> bool:
@@ -62,7 +62,7 @@ class Tape(io.RawIOBase):
         """Fill the buffer.
 
         Raises:
-            SourceError: the disk says no, or there are no lines in the file.
+            SourceError: the disk says no, or there are no rows in the file.
 
         """
         view = memoryview(buffer)
@@ -70,10 +70,10 @@ class Tape(io.RawIOBase):
             chunk = os.pread(self._file.fileno(), len(view), self._offset)
         except OSError as error:
             raise SourceError(f"cannot read {self._path}: {error.strerror}") from None
-        self._unended = 0 if b"\n" in chunk or b"\r" in chunk else self._unended + len(chunk)
-        if self._unended > _LONGEST_LINE:
+        self.unended += len(chunk)
+        if self.unended > _LONGEST_ROW:
             raise SourceError(
-                f"{self._path}: a line is longer than {_LONGEST_LINE >> 20} MiB", hint="is it a CSV file at all?"
+                f"{self._path}: a row is longer than {_LONGEST_ROW >> 20} MiB", hint="is it a CSV file at all?"
             )
         self.hash.update(chunk)
         self._offset += len(chunk)
@@ -107,6 +107,7 @@ class Reading:
             # blanks around a cell mean nothing, and a quote after one is meant as a quote
             records = csv.reader(self._text, delimiter=form.delimiter, strict=True, skipinitialspace=True)
             for row, cells in enumerate(records, 1):
+                self._tape.unended = 0
                 if "".join(cells).strip(BLANKS):
                     yield row, cells
         except csv.Error:
@@ -214,7 +215,8 @@ def _explain_undecodable(path: str, file: BinaryIO, form: Form) -> SourceError:
 
 def _refuse_torn_row(path: str, file: BinaryIO, form: Form) -> None:
     """Refuse a file in which a single carriage return tears a row in two, though the header ends otherwise."""
-    text = _decode(Tape(path, file), form)
+    tape = Tape(path, file)
+    text = _decode(tape, form)
     line = ""
 
     def lines() -> Iterator[str]:
@@ -224,6 +226,7 @@ def _refuse_torn_row(path: str, file: BinaryIO, form: Form) -> None:
 
     wanted = None
     for row, cells in enumerate(csv.reader(lines(), delimiter=form.delimiter, strict=True, skipinitialspace=True), 1):
+        tape.unended = 0
         if "".join(cells).strip(BLANKS) and line.endswith(("\r", "\n")):
             single = line.endswith("\r")
             if single is not (single if wanted is None else wanted):

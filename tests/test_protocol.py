@@ -1,5 +1,10 @@
 """One user's conversation, with the API's part played by a list of answers."""
 
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 import orjson
 import pytest
 from hypothesis import given
@@ -207,6 +212,8 @@ def test_a_refusal_of_an_existing_user_leads_to_an_update() -> None:
         ({"error": "Role x of ADA.lovelace@example.edu is unknown"}, "Role x of <e-mail> is unknown"),
         ({"error": "Ada LOVELACE (x@y.edu) has Bearer abc.def"}, "<...> <...> (<e-mail>) has Bearer ***"),
         ({"error": "a\x00b\x1b[31m\nc\u202e"}, "a b [31m c"),
+        ({"error": "Bearer\u200babc.def \x00 Bearer\x00abc.def"}, "Bearer *** Bearer ***"),
+        ({"error": "\x00\u200b"}, "the API answered 422"),
         ({"error": "x" * 500}, "x" * 299 + "…"),
         ({"error": 7}, "the API answered 422"),
         (["no", "object"], "the API answered 422"),
@@ -217,6 +224,14 @@ def test_the_apis_words_are_short_printable_and_nameless(body: object, message: 
     """What the API says goes into reports, so it must neither break a terminal nor name a person."""
     outcome, _ = play(answer(422, body), answer(404))
     assert outcome.message == message
+
+
+@pytest.mark.parametrize("words", ["Mary Ann", "mary\u200bann", "Mary\xa0 Ann", "Mary\nAnn"])
+def test_a_name_of_two_words_is_not_repeated_however_they_are_parted(words: str) -> None:
+    """What is between them in the cell and in the API's words need not be the same blank."""
+    user = replace(ADA, first_name="Mary\xa0Ann", last_name="Zoë")
+    outcome, _ = play(answer(422, {"error": f"{words} Zoe\u0308 is unknown"}), answer(404), user=user)
+    assert outcome.message == "<...> <...> is unknown"
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 404, 405, 418, 429])
@@ -401,9 +416,11 @@ def test_lists_that_are_not_there_yet_begin_with_the_files(missing: str | None) 
     assert body_of(asked[2])["roles"] == ["r-editor"]
 
 
-@pytest.mark.parametrize("said", [[], {"data": THERE}, THERE | {"email": "someone.else@example.edu"}])
+@pytest.mark.parametrize(
+    "said", [[], {"data": THERE}, THERE | {"email": "someone.else@example.edu"}, THERE | {"error": "try again later"}]
+)
 def test_a_record_of_somebody_else_is_never_merged(said: object) -> None:
-    """A read that answers with no record, or another user's, ends the conversation."""
+    """A read that answers with no record, another user's or an apology, ends the conversation."""
     outcome, asked = play(answer(409), answer(200, said))
     assert (outcome.status, outcome.code) == (Status.FAILED, "answer-unexpected")
     assert [request.method for request in asked] == ["POST", "GET"]
@@ -474,3 +491,111 @@ def test_logging_in_says_why_it_failed(said: Response, error: type[Exception]) -
     assert "pw" not in repr(request)
     with pytest.raises(error):
         conversation.send(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What an API says: one thing to a method, once or always, and the usual things otherwise."""
+
+    method: str
+    odd: Response | TransportError
+    always: bool
+    usual: Mapping[str, Response | TransportError]
+
+    def says(self, method: str, number: int) -> Response | TransportError:
+        """Answer a request of a method, the first being number 0."""
+        return self.odd if method == self.method and (self.always or not number) else self.usual[method]
+
+
+class Talk:
+    """A conversation that is led to its end."""
+
+    def __init__(self, api: Api, existing: Existing, *, begun: bool) -> None:
+        self.begun = begun
+        self.steps: list[tuple[str, Response | TransportError | None]] = []
+        asked: Counter[str] = Counter()
+        conversation = place(ADA, Rules(PROFILE, "test_school", existing, retries=2), begun=begun)
+        try:
+            step = next(conversation)
+            while len(self.steps) < 50:
+                if not isinstance(step, Request):
+                    self.steps += [("settle", None)] * isinstance(step, Settle)
+                    step = next(conversation)
+                    continue
+                said = api.says(step.method, asked[step.method])
+                asked[step.method] += 1
+                self.steps.append((step.method, said))
+                step = conversation.throw(said) if isinstance(said, TransportError) else conversation.send(said)
+        except StopIteration as end:
+            self.outcome: Outcome = end.value
+            return
+        raise AssertionError(f"there is no end to it: {self}")
+
+    def __repr__(self) -> str:
+        return f"{[(method, said, getattr(said, 'body', '')) for method, said in self.steps]}"
+
+    def before_each(self, method: str) -> list[list[str]]:
+        """Return what happened before each request of a kind, since the one before it."""
+        spans: list[list[str]] = [[]]
+        for step, said in self.steps:
+            if step == method:
+                spans.append([])
+            else:
+                spans[-1].append(f"{step} {said.status}" if isinstance(said, Response) else step)
+        return spans[:-1]
+
+    @property
+    def doubtful(self) -> bool:
+        """Tell whether a write may have been taken, and neither a later answer nor a look cleared that up."""
+        doubtful = self.begun
+        for method, said in self.steps:
+            status = said.status if isinstance(said, Response) else 0
+            if isinstance(said, Response) and said.body in CREDIBLE and status in CREDITED[method]:
+                doubtful = False
+            elif method in {"POST", "PUT"}:
+                doubtful |= said is LOST or 100 <= status < 300 or status >= 500
+        return doubtful
+
+
+CREDITED = {"POST": {200, 201}, "PUT": {200}, "GET": {200}}
+CREDIBLE = [orjson.dumps(SENT), orjson.dumps(THERE)]  # bodies that are of this user
+BODIES = (
+    *CREDIBLE,
+    b"",
+    b"<html>Log in</html>",
+    orjson.dumps(SENT | {"email": "someone.else@example.edu"}),
+    orjson.dumps([SENT]),
+    orjson.dumps({"error": "no"}),
+)
+ANSWERS: tuple[Response | TransportError, ...] = (
+    LOST,
+    NEVER_SENT,
+    *(Response(status, body) for status in range(100, 600) for body in BODIES),
+)
+WORLDS: tuple[tuple[dict[str, Response | TransportError], bool], ...] = (  # the usual things; and is it a resumed run?
+    ({"POST": answer(409), "GET": answer(200, THERE), "PUT": answer(200, THERE)}, False),
+    ({"POST": LOST, "GET": answer(404), "PUT": answer(500)}, False),
+    ({"POST": answer(422), "GET": answer(404), "PUT": LOST}, True),
+)
+
+
+@pytest.mark.parametrize("existing", list(Existing))
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT"])
+def test_whatever_is_answered_has_one_outcome_and_nothing_is_sent_twice_blindly(
+    method: str, existing: Existing
+) -> None:
+    """Every status with every kind of body, once or always, ends in bounded steps and claims no more than was seen."""
+    for odd, always, (usual, begun) in itertools.product(ANSWERS, (True, False), WORLDS):
+        talk = Talk(Api(method, odd, always, usual), existing, begun=begun)
+        assert (talk.outcome.row, talk.outcome.email) == (ADA.row, ADA.email)
+        creates = talk.before_each("POST")
+        assert all(span == ["GET 404", "settle", "GET 404"] for span in creates[not begun :]), talk
+        looks = [[step.split()[0] for step in span] for span in talk.before_each("PUT")[1:]]
+        assert all(span == ["GET", "settle", "GET"] for span in looks), talk
+        if talk.doubtful:
+            assert talk.outcome.status is Status.UNKNOWN, talk
+        if talk.outcome.status in {Status.CREATED, Status.UPDATED}:
+            last, said = talk.steps[-1]
+            assert isinstance(said, Response), talk
+            assert said.status in CREDITED[last], talk
+            assert said.body in CREDIBLE, talk

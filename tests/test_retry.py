@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from datetime import datetime
 from email.utils import formatdate
 
 import pytest
@@ -12,13 +13,16 @@ from multidict import CIMultiDict
 
 from bulkusers.errors import TransportError
 from bulkusers.models import Request, Response
-from bulkusers.retry import LONGEST_WAIT, Budget, backoff, retry_after, retrying
+from bulkusers.retry import DATES, LONGEST_WAIT, Budget, backoff, retry_after, retrying
 
 NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110
 READ = Request("GET", "/")
 WRITE = Request("POST", "/")
 LOST = TransportError("the connection broke", sent=True)
 NEVER_SENT = TransportError("no connection to the API", sent=False)
+FORMS = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y")
+DATE = st.builds(datetime.strftime, st.datetimes(datetime(1000, 1, 1)), st.sampled_from(FORMS))  # noqa: DTZ001 - GMT is said in the forms
+NEARLY_A_DATE = st.sampled_from(DATES).flatmap(lambda form: st.from_regex(form, fullmatch=True))  # the 99th of May, too
 Said = Response | TransportError
 Play = Callable[..., tuple[Said, list[Request], list[float]]]
 
@@ -114,8 +118,12 @@ def test_a_clock_beyond_the_calendar_does_no_harm() -> None:
 
 
 @given(
-    st.text() | st.from_regex(r"[0-9A-Za-z:, -]{1,40}", fullmatch=True) | st.integers().map(str),
-    st.text() | st.integers(0, 2**37).map(lambda moment: formatdate(moment, usegmt=True)),
+    st.text()
+    | st.from_regex(r"[0-9A-Za-z:, -]{1,40}", fullmatch=True)
+    | st.integers(0, 10**12).map(str)
+    | DATE
+    | NEARLY_A_DATE,
+    st.text() | DATE | NEARLY_A_DATE | st.integers(0, 2**37).map(lambda moment: formatdate(moment, usegmt=True)),
     st.floats(-1e12, 1e12),
 )
 def test_no_header_breaks_or_hangs_anything(wish: str, date: str, now: float) -> None:

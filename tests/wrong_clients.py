@@ -13,6 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from bulkusers import (
+    answers,
     client,
     journal,
     meaning,
@@ -66,7 +67,8 @@ def call_lost_failed() -> None:
         found = true(request, answer, profile)
         return meaning.Meaning.REFUSED if found is meaning.Meaning.LOST else found
 
-    _patch(protocol, "classify", classify)
+    for module in (protocol, answers):
+        _patch(module, "classify", classify)
 
 
 def forget_who_was_begun() -> None:
@@ -86,7 +88,8 @@ def follow_redirects() -> None:
 
 def believe_any_page() -> None:
     """Take every answer with the right status for a confirmation."""
-    _patch(protocol, "is_about", lambda *_: True)
+    for module in (protocol, answers):
+        _patch(module, "is_about", lambda *_: True)
 
 
 def resume_by_position() -> None:
