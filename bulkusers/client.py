@@ -1,8 +1,10 @@
 """The network: the only part that speaks HTTP, and the one place where its errors become ours."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Final
 
 import aiohttp
@@ -15,8 +17,6 @@ from bulkusers.version import __version__
 
 KEEP_ALIVE: Final = 4.0  # seconds; servers on Node close idle connections after 5, and a POST on such a one is lost
 MAX_ANSWER: Final = 1 << 20  # bytes of one answer, unpacked; a record has a few hundred
-
-NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
 class Client:
@@ -37,6 +37,7 @@ class Client:
             AccessError: the certificate is not to be trusted.
 
         """
+        sending = asyncio.Event()  # set before the first byte goes out
         try:
             answer = await self._session.request(
                 request.method,
@@ -45,6 +46,7 @@ class Client:
                 headers=self._headers(request),
                 proxy=self._proxy,
                 allow_redirects=False,  # a POST that is redirected becomes a GET, whose 200 looks like "created"
+                trace_request_ctx=sending,
             )
             async with answer:
                 body = await _read(answer)
@@ -55,11 +57,11 @@ class Client:
                 "the server's certificate is not to be trusted",
                 hint="if your network re-signs traffic, name its CA with --ca-file; checking cannot be turned off",
             ) from None
-        except NEVER_SENT as error:
-            raise TransportError(f"no connection to the API ({_reason(error)})", sent=False) from None
-        except TimeoutError:
-            raise TransportError("the API did not answer in time", sent=True) from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if not sending.is_set():
+                raise TransportError(f"no connection to the API ({_reason(error)})", sent=False) from None
+            if isinstance(error, TimeoutError):
+                raise TransportError("the API did not answer in time", sent=True) from None
             raise TransportError(f"the connection broke ({_reason(error)})", sent=True) from None
 
     def _strike(self, body: bytes) -> bytes:
@@ -87,6 +89,10 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return whole
 
 
+async def _note_sending(_session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+    context.trace_request_ctx.set()
+
+
 def _reason(error: Exception) -> str:
     """Name an error without its details: the system's own word where there is one, else its kind."""
     cause = getattr(error, "os_error", error)
@@ -106,8 +112,12 @@ async def connect(settings: Settings) -> AsyncIterator[Client]:
     connector = aiohttp.TCPConnector(
         limit=settings.concurrency, keepalive_timeout=KEEP_ALIVE, ssl=_trust(settings) or True
     )
+    # no kind of error tells whether a request was sent: a time-out may also be one of the connection or of a proxy
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_headers_sent.append(_note_sending)
     async with aiohttp.ClientSession(
         connector=connector,
+        trace_configs=[tracing],
         cookie_jar=aiohttp.DummyCookieJar(),  # a cookie would stand above the token
         trust_env=False,  # a ~/.netrc entry would, too; proxies are named in the settings
         timeout=aiohttp.ClientTimeout(total=settings.timeout, sock_connect=min(settings.timeout, 10.0)),
