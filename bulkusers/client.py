@@ -1,6 +1,7 @@
 """The network: the only part that speaks HTTP, and the one place where its errors become ours."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,9 +67,10 @@ class Client:
 
     def _strike(self, body: bytes) -> bytes:
         """Strike our own secrets out of a refusal: the API's words go into reports."""
-        for secret in (self.token.reveal(), self._password.reveal()):
-            if secret:
-                body = body.replace(secret.encode(), b"***")
+        for secret in filter(None, (self.token.reveal(), self._password.reveal())):
+            # JSON writes quotes, backslashes and letters beyond ASCII in ways of its own
+            for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]):
+                body = body.replace(form.encode(), b"***")
         return body
 
     def _headers(self, request: Request) -> dict[str, str]:
