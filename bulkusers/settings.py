@@ -66,6 +66,11 @@ class Settings:
             )
         if not re.fullmatch(r"[!-~]*", self.token.reveal()):
             raise SettingsError("the token holds blanks or other characters that no token has", hint="bulkusers login")
+        for name, text in (("e-mail", self.email), ("password", self.password.reveal())):
+            if re.search(r"[\ud800-\udfff]", text):  # what Python makes of bytes that are not UTF-8
+                raise SettingsError(
+                    f"the {name} of the account is not UTF-8 text", hint="whatever sets it uses another encoding"
+                )
         if self.proxy and not _find_host(self.proxy, {"http", "https"}):
             raise SettingsError("the proxy of the environment is no http:// or https:// URL")
         if not 1 <= self.concurrency <= MAX_CONCURRENCY:

@@ -263,7 +263,7 @@ def seeds_of_retry_after() -> Iterator[bytes]:
         yield wish + b"\n" + date
 
 
-def playquote_words(data: bytes) -> None:
+def play_words(data: bytes) -> None:
     """Repeat the API's words: short, on one line, and without people's data or a token."""
     first, _, said = data.partition(b"\n")
     name, _, external_id = first.decode(errors="ignore").partition(";")
@@ -286,7 +286,7 @@ def playquote_words(data: bytes) -> None:
                 assert not re.search(rf"(?<!\w){spaced}(?!\w)", words.replace("<e-mail>", ""), re.IGNORECASE)
 
 
-def seeds_ofquote_words() -> Iterator[bytes]:
+def seeds_of_words() -> Iterator[bytes]:
     """Return words with names, addresses, tokens and what breaks a terminal in them."""
     for said in (
         "Role x of ADA.lovelace@example.edu is unknown",

@@ -435,7 +435,7 @@ async def test_a_stopped_run_leaves_a_journal_that_survives_a_power_cut(
         synced.append(os.fstat(descriptor).st_size)
 
     monkeypatch.setattr(os, "fdatasync", note)
-    monkeypatch.setattr("bulkusers.run.SYNC", 60.0)
+    monkeypatch.setattr("bulkusers.pipeline.SYNC", 60.0)
     brake = Brake()
     brake.pull(Interrupted("SIGTERM", 15))
     await send(line(3), line(30), brake=brake)

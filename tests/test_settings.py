@@ -95,6 +95,15 @@ def test_a_token_that_would_break_a_header_is_refused_and_not_repeated(make_sett
         assert part not in f"{caught.value!r} {caught.value.hint}"
 
 
+def test_an_account_that_no_request_can_hold_is_refused_and_not_repeated(make_settings: MakeSettings) -> None:
+    """A cron job with another encoding than the terminal sets bytes that are not UTF-8."""
+    bad = b"ge\xe4heim".decode(errors="surrogateescape")
+    for name, account in (("e-mail", {"email": bad}), ("password", {"password": Secret(bad)})):
+        with pytest.raises(SettingsError, match=f"^the {name} of the account is not UTF-8 text$") as caught:
+            make_settings(**account)
+        assert "heim" not in f"{caught.value!r} {caught.value.hint}"
+
+
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
