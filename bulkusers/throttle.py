@@ -6,6 +6,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from bulkusers.errors import BulkUsersError, OutageError, TimeUpError, TransportError
@@ -23,6 +24,7 @@ MOST_UNAVAILABLE: Final = 5  # answers of 503 to one read
 STREAK: Final = 5  # requests in a row that could not be sent: the API is down
 WINDOW: Final = 20  # latest results that are looked at
 MOST_BAD: Final = 10  # of them that may be bad: then the API is down
+BAD_RUN: Final = 8  # bad results in a row: then it is down, too, and two more requests fit into its first minute
 FIRST_WAIT: Final = 30.0  # seconds until the first probe; doubles with each that fails
 LONGEST_WAIT: Final = 300.0  # seconds between probes
 LONGEST_OUTAGE: Final = 900.0  # seconds without a success
@@ -127,7 +129,8 @@ class Breaker:
         else:
             self._streak = 0 if sent else self._streak + 1
             self._recent.append(True)
-            if self._streak < STREAK and sum(self._recent) < MOST_BAD:
+            run = list(islice(reversed(self._recent), BAD_RUN))
+            if self._streak < STREAK and sum(self._recent) < MOST_BAD and (len(run) < BAD_RUN or not all(run)):
                 return
             self.open = True
             self._wait = FIRST_WAIT

@@ -14,6 +14,7 @@ from bulkusers.cli.run import run
 from bulkusers.cli.sandbox import sandbox
 from bulkusers.cli.screen import Screen, leave_streams, write
 from bulkusers.cli.template import template
+from bulkusers.cli.undo import undo
 from bulkusers.errors import BulkUsersError
 from bulkusers.version import __version__
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help reads everywhere, and starts faster
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (run, report, plan, check, template, login, sandbox):
+for command in (run, report, plan, check, undo, template, login, sandbox):
     app.command()(command)
 
 

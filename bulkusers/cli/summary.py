@@ -88,7 +88,7 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
         if file == "-":
             yield f"{why}: pipe the file again{', and say --resume' if resume else ''}", ""
         else:
-            yield why, run_command(file, arguments, *resume)
+            yield why, run_command(file, arguments, *resume, command=run.get("command", "run"))
     if rejects := run.get("rejects"):
         yield (
             "correct the rejected rows (columns Error and Hint say what is wrong), then",
@@ -109,9 +109,9 @@ def _arguments_for_rejects(run: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def run_command(file: str, arguments: Iterable[str], *more: str) -> str:
+def run_command(file: str, arguments: Iterable[str], *more: str, command: str = "run") -> str:
     """Return the command that runs a file with these options."""
-    return shlex.join(["bulkusers", "run", file, *arguments, *more])
+    return shlex.join(["bulkusers", command, file, *arguments, *more])
 
 
 def describe_target(run: Mapping[str, Any]) -> str:
