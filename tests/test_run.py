@@ -338,7 +338,7 @@ async def test_a_run_whose_report_is_being_written_is_not_cancelled(
         asyncio.get_running_loop().call_soon(task.cancel)
         write_report(*arguments)
 
-    monkeypatch.setattr("bulkusers.run.write_report", write_and_cancel)
+    monkeypatch.setattr("bulkusers.pipeline.write_report", write_and_cancel)
     assert (await task).exit_code == 0
 
 
