@@ -21,6 +21,7 @@ DATA_AT_FAULT: Final = frozenset({400, 409, 413, 422})  # refusals that a better
 UNAUTHENTICATED: Final = "unauthenticated"
 FORBIDDEN: Final = "forbidden"
 NOT_SENT: Final = "not-sent"
+EXISTS: Final = "exists"  # who is left alone for that
 INTERRUPTED: Final = (  # code, message, hint
     "interrupted",
     "the run ended before it was seen what became of this user",
@@ -111,12 +112,13 @@ def quote_words(answer: Response, who: Item, rules: Rules) -> str:
 
 
 def json_of(answer: Response | TransportError) -> object:
-    """Return the JSON of an answer; None where it is none."""
+    """Return the JSON of an answer; None where it is none, or none that could be sent back."""
     if isinstance(answer, TransportError):
         return None
     try:
         said: object = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
+        orjson.dumps(said)  # what is nested too deeply for that could never be sent back
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
     return said
 
@@ -130,7 +132,7 @@ def conclude(
 
 def left_alone(who: Item) -> Outcome:
     """Return the outcome of a user who exists and is not to be touched."""
-    return conclude(who, Status.SKIPPED, "exists", "the user exists and is left alone, as ordered")
+    return conclude(who, Status.SKIPPED, EXISTS, "the user exists and is left alone, as ordered")
 
 
 def unknown(who: Item, reason: str) -> Outcome:
