@@ -1,7 +1,11 @@
 """What the tests of whole runs have in common: rows, a run of them against a sandbox, and what it looks like there."""
 
+import asyncio
 import csv
 import io
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,3 +78,40 @@ def statuses(report: Report) -> dict[int, str]:
 def writes(sandbox: Sandbox) -> list[str]:
     """Return the methods of the requests that could change something."""
     return [entry.method for entry in sandbox.ledger if entry.method != "GET"]
+
+
+def equal_line(number: int, **cells: str) -> str:
+    """Return a row that says of one of the sandbox's example users what the record says."""
+    products, roles = ("scheduling", "example-viewer") if number % 3 == 0 else ("curriculum", "example-scheduler")
+    return line(number, **{"products": products, "roles": roles, "secondary": "0300", "status": "active"} | cells)
+
+
+SENDER: Final = """
+import asyncio, sys
+from pathlib import Path
+from bulkusers import Existing, Secret, Settings, open_source, upload
+url, token, folder, existing, changed_only = sys.argv[1:]
+settings = Settings(
+    base_url=url, school="example_university", token=Secret(token), rate=0,
+    existing=Existing(existing), changed_only=changed_only == "yes",
+)
+with open_source(Path(folder) / "users.csv") as source:
+    report = asyncio.run(upload(source, settings, report=Path(folder) / "results.json", resume=True))
+sys.exit(report.exit_code)
+"""
+
+
+@asynccontextmanager
+async def sending(
+    sandbox: Sandbox, folder: Path, *lines: str, existing: str = "merge", changed_only: bool = False
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run some lines of CSV in a process of its own, going on with what a killed one has left; kill it afterwards."""
+    (folder / "users.csv").write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+    arguments = [sandbox.url, sandbox.new_token(), str(folder), existing, "yes" if changed_only else "no"]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SENDER, *arguments)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
