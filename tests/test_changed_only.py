@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from runs import equal_line, line, send_lines, sending, statuses, writes
 
-from bulkusers import Existing, Report
+from bulkusers import Existing, Report, read_report
 from bulkusers.brake import Brake
 from bulkusers.errors import CapError, Interrupted
 from bulkusers.forecast import Forecast
@@ -161,7 +161,7 @@ async def test_a_killed_run_goes_on_with_what_is_left(
     sandbox.switches = Switches(latency=0.01)
     rows = [line(number) for number in range(1, 301)]
     async with asyncio.timeout(60), sending(sandbox, tmp_path, *rows, changed_only=changed_only_first):
-        while len(writes(sandbox)) < 60:  # noqa: ASYNC110 - the ledger has no event
+        while len(sandbox.users) < 160:  # noqa: ASYNC110 - the ledger has no event
             await asyncio.sleep(0.002)
     async with asyncio.timeout(60), sending(sandbox, tmp_path, *rows, changed_only=True) as process:
         assert await process.wait() == 0
@@ -169,6 +169,8 @@ async def test_a_killed_run_goes_on_with_what_is_left(
     assert all("scheduling" in record["products"] for record in sandbox.users.values())
     created = [entry for entry in sandbox.ledger if entry.method == "POST" and entry.wrote]
     assert len(created) == 200
+    ends = statuses(read_report(tmp_path / "results.json"))
+    assert {ends[row] for row in range(102, 302)} == {"created"}  # also those that the second list showed already
 
 
 CAPS: list[tuple[dict[str, Any], bool]] = [
