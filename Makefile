@@ -23,6 +23,7 @@ test: .venv/installed  ## Run the tests, with branch coverage
 torture: .venv/installed  ## Kill runs at drawn moments under drawn faults, resume them, and check the truth
 	.venv/bin/python tests/torture.py --seed 1 --cases 30 --kills 0 --rows 300
 	.venv/bin/python tests/torture.py --seed 101 --cases 30 --kills 8 --rows 300
+	DRAWN_FILES=300 .venv/bin/python -m pytest tests/test_forecast.py --numprocesses 2
 
 check: .venv/installed  ## Run every check: lint, types, layers, tests
 	.venv/bin/ruff check .
@@ -33,6 +34,7 @@ check: .venv/installed  ## Run every check: lint, types, layers, tests
 
 bench: .venv/installed  ## Measure memory
 	.venv/bin/python benchmarks/memory.py
+	.venv/bin/python benchmarks/snapshot.py
 
 format: .venv/installed  ## Format the code
 	.venv/bin/ruff format .
