@@ -68,6 +68,12 @@ def test_a_new_user_gains_everything(make_user: MakeUser, make_rules: MakeRules)
     }
 
 
+def test_nothing_is_no_difference_to_nothing(make_user: MakeUser, make_rules: MakeRules) -> None:
+    """A new user without products gains none."""
+    seen = foresee(make_user(products=(), status="inactive"), make_rules(), None)
+    assert [each.field for each in seen.differences] == ["email", "firstName", "lastName", "status"]
+
+
 def test_a_merge_shows_what_comes_and_keeps_the_rest(make_user: MakeUser, make_rules: MakeRules) -> None:
     """Nothing is lost, and fields that do not change are no difference."""
     user = make_user(roles=("b",))
