@@ -27,6 +27,7 @@ torture: .venv/installed  ## Kill, stop and crowd runs under faults, resume them
 	.venv/bin/python tests/lifecycle.py signals
 	.venv/bin/python tests/lifecycle.py starts
 	.venv/bin/python tests/lifecycle.py outage
+	DRAWN_FILES=300 .venv/bin/python -m pytest tests/test_forecast.py --numprocesses 2
 
 fuzz: .venv/installed  ## Read hostile files and journals for two minutes
 	.venv/bin/python -m pip install --quiet --editable '.[dev,fuzz]'
@@ -42,6 +43,7 @@ check: .venv/installed  ## Run every check: lint, types, layers, tests
 
 bench: .venv/installed  ## Measure memory
 	.venv/bin/python benchmarks/memory.py
+	.venv/bin/python benchmarks/snapshot.py
 
 format: .venv/installed  ## Format the code
 	.venv/bin/ruff format .

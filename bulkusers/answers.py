@@ -22,6 +22,7 @@ UNAUTHENTICATED: Final = "unauthenticated"
 FORBIDDEN: Final = "forbidden"
 NOT_SENT: Final = "not-sent"
 GONE: Final = "gone"  # who was to be updated is not there any more
+EXISTS: Final = "exists"  # who is left alone for that
 INTERRUPTED: Final = (  # code, message, hint
     "interrupted",
     "the run ended before it was seen what became of this user",
@@ -160,12 +161,13 @@ def _tidy(text: str) -> str:
 
 
 def json_of(answer: Response | TransportError) -> object:
-    """Return the JSON of an answer; None where it is none."""
+    """Return the JSON of an answer; None where it is none, or none that could be sent back."""
     if isinstance(answer, TransportError):
         return None
     try:
         said: object = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
+        orjson.dumps(said)  # what is nested too deeply for that could never be sent back
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
     return said
 
@@ -179,7 +181,7 @@ def conclude(
 
 def left_alone(who: Item) -> Outcome:
     """Return the outcome of a user who exists and is not to be touched."""
-    return conclude(who, Status.SKIPPED, "exists", "the user exists and is left alone, as ordered")
+    return conclude(who, Status.SKIPPED, EXISTS, "the user exists and is left alone, as ordered")
 
 
 def unknown(who: Item, reason: str) -> Outcome:

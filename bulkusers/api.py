@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from bulkusers.answers import Wish
 from bulkusers.brake import Brake, braking
 from bulkusers.client import Client, connect
-from bulkusers.errors import AccessError, ApiError
+from bulkusers.errors import AccessError, ApiError, TransportError
 from bulkusers.meaning import READS
 from bulkusers.models import Request, Response, Secret, Send
 from bulkusers.protocol import log_in
@@ -52,22 +52,35 @@ class Api:
             TransportError: no answer came, or the run stops.
 
         """
-        return await converse(conversation, _reading(self.connect(Writes())))
+        reading = asyncio.create_task(converse(conversation, _reading(self.connect(Writes()))))
+        await self._until_stopped(reading)
+        try:
+            return await reading
+        except asyncio.CancelledError:
+            if self._brake.reason is None:
+                raise
+            raise TransportError("the run is stopping", sent=False) from None
 
     async def log_in_first(self) -> None:
         """Get the first token where there is none yet, unless the run stops before."""
         if self._settings.token:
             return
         login = asyncio.create_task(self._log_in())
-        stop = asyncio.create_task(self._brake.pulled.wait())
-        await asyncio.wait((login, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        login.cancel()  # nothing is lost with it: who is stopping needs no token
+        await self._until_stopped(login)  # nothing is lost with it: who is stopping needs no token
         with suppress(asyncio.CancelledError):
             try:
                 self._client.token = await login
             except ApiError as error:
                 self._brake.pull(error)
+
+    async def _until_stopped(self, task: "asyncio.Task[Any]") -> None:
+        """Wait for something that changes nothing, and cancel it where the run stops before."""
+        stop = asyncio.create_task(self._brake.pulled.wait())
+        try:
+            await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            task.cancel()
 
     async def settle(self) -> None:
         """Wait until a late write must have shown."""

@@ -11,7 +11,8 @@ import aiohttp
 from aiohttp.connector import Connection
 from yarl import URL
 
-from bulkusers.errors import AccessError, SettingsError, StorageError, TransportError
+from bulkusers.errors import AccessError, SettingsError, TransportError
+from bulkusers.files import scratch_space
 from bulkusers.models import Request, Response
 from bulkusers.settings import Settings
 from bulkusers.version import __version__
@@ -107,8 +108,9 @@ async def _read(answer: aiohttp.ClientResponse, into: BinaryIO | None) -> bytes:
     whole = b""
     size, most = 0, MAX_ANSWER if into is None else MAX_LIST
     if into is not None:
-        into.seek(0)  # an earlier attempt may have left something
-        into.truncate()
+        with scratch_space():
+            into.seek(0)  # an earlier attempt may have left something
+            into.truncate()
     while piece := await answer.content.readany():
         size += len(piece)
         if size > most:
@@ -117,15 +119,9 @@ async def _read(answer: aiohttp.ClientResponse, into: BinaryIO | None) -> bytes:
         if into is None:
             whole += piece
         else:
-            _write(into, piece)
+            with scratch_space():
+                into.write(piece)
     return whole
-
-
-def _write(file: BinaryIO, piece: bytes) -> None:
-    try:
-        file.write(piece)
-    except OSError as error:
-        raise StorageError(f"cannot keep the API's answer: {error.strerror}", "TMPDIR names the folder") from None
 
 
 def _reason(error: Exception) -> str:

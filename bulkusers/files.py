@@ -169,6 +169,38 @@ class Appendix:
             self._file.close()
 
 
+@contextmanager
+def scratch_space() -> Iterator[None]:
+    """Tell of a disk that does not take what is kept for the time of a run.
+
+    Raises:
+        StorageError: it does not.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot keep the API's answers: {error.strerror}", "TMPDIR names the folder") from None
+
+
+@contextmanager
+def scratch_file() -> Iterator[BinaryIO]:
+    """Lend a file that has no name and that nobody else can reach.
+
+    Raises:
+        StorageError: the disk does not take what is written into it.
+
+    """
+    with scratch_space():
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, where what a full disk says is no news any more
+    try:
+        with scratch_space():
+            yield file
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
 def check_place(path: Path, option: str) -> None:
     """Find out now whether `path` can be written later; `option` is what names another one.
 

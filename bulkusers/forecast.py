@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import orjson
 
-from bulkusers.answers import Conversation, Wish, ask, json_of
+from bulkusers.answers import EXISTS, Conversation, Wish, json_of
 from bulkusers.errors import ShapeError
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import Existing, Image, Json, Outcome, Request, Response, Share, Status, User
 from bulkusers.protocol import place
-from bulkusers.rules import Rules, is_alike, is_exactly, loses
-from bulkusers.snapshot import Snapshot
+from bulkusers.rules import Rules, is_alike, is_exactly, loses, same_email
+from bulkusers.snapshot import Snapshot, explain
 from bulkusers.tally import Tally
 
 SHOWN_ROWS = 5
@@ -99,6 +99,7 @@ class Forecast:
         self.fields: Counter[str] = Counter()  # users in whom a field changes, new ones left out
         self.gains: Counter[tuple[str, str]] = Counter()  # users who gain a value of a list, new ones too
         self.losses: Counter[tuple[str, str]] = Counter()
+        self.left_alone = 0  # users who exist and are skipped for that; rows that stand twice are not among them
         self.losing = 0  # users who lose something
         self.losing_rows: list[int] = []  # the first few
         self.samples: dict[tuple[Status, bool], str] = {}  # e-mails: of the first and the last (True) row of a kind
@@ -107,6 +108,7 @@ class Forecast:
         """Take one row into account."""
         outcome = foreseen.outcome
         self.tally(outcome)
+        self.left_alone += outcome.code == EXISTS
         self.samples.setdefault((outcome.status, False), outcome.email)
         self.samples[outcome.status, True] = outcome.email
         for each in foreseen.differences:
@@ -130,7 +132,7 @@ class Forecast:
         created, updated = counts[Status.CREATED], counts[Status.UPDATED]
         known = updated + counts[Status.UNCHANGED] + counts[Status.FAILED]
         # a create each; of those who exist a read, and a replacement where something changes
-        plain = created + 2 * known + updated + (counts[Status.SKIPPED] if existing is Existing.SKIP else 0)
+        plain = created + 2 * known + updated + (self.left_alone if existing is Existing.SKIP else 0)
         return plain, created + updated
 
     def exceeded(self, creates: Share | None, updates: Share | None) -> Iterator[tuple[str, int, Share]]:
@@ -156,17 +158,16 @@ def check_samples(forecast: Forecast, rules: Rules, snapshot: Snapshot) -> Gener
 
     Raises:
         ShapeError: it does not.
+        AccessError: the API does not let this account read users.
+        OutageError: the API cannot answer now.
+        TransportError: no answer came.
 
     """
     samples = {forecast.samples.get((Status.CREATED, last)) for last in (False, True)}
     for email in (*samples, forecast.samples.get((Status.UPDATED, False))):
         if email is None:
             continue
-        request = rules.read(email)
-        answer = yield from ask(request)
-        said = json_of(answer) if classify(request, answer, rules.profile) is Meaning.DONE else None
-        found = said if isinstance(said, dict) else None
-        listed = snapshot.find(email)
+        found, listed = (yield from _read_one(email, rules)), snapshot.find(email)
         if (found is None) is not (listed is None):
             raise ShapeError(
                 "the API's list of users is not whole: a user who is there by e-mail is not in it, or the other way",
@@ -177,3 +178,21 @@ def check_samples(forecast: Forecast, rules: Rules, snapshot: Snapshot) -> Gener
                 "the API's list of users says something else of a user than the user's own record",
                 hint="try again; if it stays so, run without --changed-only and caps, and see `bulkusers doctor`",
             )
+
+
+def _read_one(email: str, rules: Rules) -> Generator[Wish, Response, Json | None]:
+    request = rules.read(email)
+    answer = yield request
+    match classify(request, answer, rules.profile):
+        case Meaning.NOT_FOUND:
+            return None
+        case Meaning.DONE:
+            record = json_of(answer)
+            if isinstance(record, dict) and same_email(record.get(rules.profile.fields.email), email):
+                return record
+            raise ShapeError(
+                "what the API answers is not the record of the user who was asked for",
+                hint="is `paths.user` in the API profile right? `bulkusers doctor` looks closer",
+            )
+        case meaning:
+            raise explain(answer, meaning)

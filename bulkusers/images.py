@@ -65,8 +65,12 @@ class Images:
         if file is None:
             return cls.create(path)
         end = 0
-        for start, _, length in read_lines(path, file):
-            end = start + length
+        try:
+            for start, _, length in read_lines(path, file):
+                end = start + length
+        except BaseException:
+            file.close()
+            raise
         file.cut(end)
         return cls(file)
 

@@ -6,8 +6,11 @@ documented, and shapes have changed without notice: what is none of them is refu
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
+
+import orjson
 
 from bulkusers.errors import ShapeError
 from bulkusers.models import Json
@@ -15,8 +18,15 @@ from bulkusers.profile import Records
 
 PIECE: Final = 1 << 16  # characters read at once
 LONGEST: Final = 1 << 20  # characters of one record; a real one has a thousand
-BLANK: Final = " \t\n\r"
-DECODER: Final = json.JSONDecoder()
+AHEAD: Final = 2  # characters after a number, without which it may go on: 1 is the beginning of 1e+5
+BLANKS: Final = re.compile(r"[ \t\n\r]+")
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 class Listing:
@@ -58,21 +68,23 @@ class Listing:
         listed, strange = False, ""
         for _ in self._until("}"):
             name, _ = self._value()
-            if self._take() != ":":
+            if not isinstance(name, str) or self._take() != ":":
                 raise self._refuse("is not JSON")
             if name == self._names.data and self._peek() == "[":
+                if listed:
+                    raise self._refuse("is two lists at once")
                 self._take()
                 listed = True
                 yield from self._elements()
                 continue
             value, text = self._value()
-            if name in self._names.counts and isinstance(value, int):
-                self.total = value
+            if name in self._names.counts and type(value) is int:
+                self.total = max(value, self.total or 0)  # the smaller one may count a page
             elif isinstance(value, dict):
                 self.keyed = True
-                yield value, text
+                yield self._check(text)
             else:
-                strange = str(name)[:40]
+                strange = name[:40]
         if self.keyed and (listed or strange):
             raise self._refuse("mixes records with something else")
         if strange and not listed:
@@ -97,15 +109,23 @@ class Listing:
         value, text = self._value()
         if not isinstance(value, dict):
             raise self._refuse("lists something that is no record")
-        return value, text
+        return self._check(text)
+
+    def _check(self, text: str) -> tuple[Json, str]:
+        """Return a record that can be sent back as it came, and its text."""
+        try:
+            record: Json = orjson.loads(text)
+            orjson.dumps(record)
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+            raise self._refuse("holds a record that could not be sent back as it came") from None
+        return record, text
 
     def _value(self) -> tuple[object, str]:
         """Read one JSON value, in as many pieces as it takes; return it and its text."""
         self._peek()
         while True:
             found = self._decode_value()
-            # a number that touches the end of what was read may go on
-            if found and (found[1] < len(self._text) or not self._more()):
+            if found and (found[1] + AHEAD < len(self._text) or not self._more()):
                 value, end = found
                 start, self._place = self._place, end
                 return value, self._text[start:end]
@@ -121,12 +141,14 @@ class Listing:
             return None  # not yet, or never
         except RecursionError:
             raise self._refuse("is nested more deeply than any record") from None
+        except ValueError:  # NaN, or a number with thousands of digits
+            raise self._refuse("is not JSON") from None
 
     def _peek(self) -> str:
         """Return the next character that is not blank; nothing at the end."""
         while True:
-            while self._place < len(self._text) and self._text[self._place] in BLANK:
-                self._place += 1
+            blank = BLANKS.match(self._text, self._place)
+            self._place = blank.end() if blank else self._place
             if self._place < len(self._text) or not self._more():
                 return self._text[self._place : self._place + 1]
 
@@ -142,8 +164,9 @@ class Listing:
             text = self._decode(piece, final=not piece)
         except UnicodeDecodeError:
             raise self._refuse("is not UTF-8") from None
-        self._text = self._text[self._place :] + text
-        self._place = 0
+        if piece:
+            self._text = self._text[self._place :] + text
+            self._place = 0
         return bool(piece)
 
     def _refuse(self, why: str) -> ShapeError:

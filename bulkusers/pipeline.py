@@ -210,6 +210,7 @@ class Pipeline(Generic[T]):
         self._tally = tally
         self._brake = brake
         self._full: StorageError | None = None
+        self._may_lose: set[int] = set()  # rows of users who lose something if their change is made
         self._losing = 0  # users who lost something
         self._losing_rows: list[int] = []
         self._started = datetime.now(UTC)
@@ -225,6 +226,7 @@ class Pipeline(Generic[T]):
 
         def record(outcome: Outcome) -> None:
             self._tally(outcome)
+            self._count_loss(outcome)
             with self._stopping_when_full():
                 journal(outcome)
 
@@ -236,7 +238,7 @@ class Pipeline(Generic[T]):
             with self._stopping_when_full():
                 books.images(image)
             if self._job.command == "run":  # an undo takes away what was put there
-                self._count_loss(image)
+                self._expect_loss(image)
 
         work = Work(
             place=self._job.place,
@@ -271,11 +273,17 @@ class Pipeline(Generic[T]):
                 case Progress.BEGUN:
                     yield item
 
-    def _count_loss(self, image: Image) -> None:
+    def _expect_loss(self, image: Image) -> None:
         if image.before and image.sent and loses(image.before, image.sent, self._settings.profile.records.own):
-            self._losing += 1
-            if len(self._losing_rows) < SHOWN_ROWS:
-                self._losing_rows.append(image.row)
+            self._may_lose.add(image.row)
+
+    def _count_loss(self, outcome: Outcome) -> None:
+        if outcome.row in self._may_lose:
+            self._may_lose.remove(outcome.row)
+            if outcome.status is Status.UPDATED:
+                self._losing += 1
+                if len(self._losing_rows) < SHOWN_ROWS:
+                    self._losing_rows.append(outcome.row)
 
     @contextmanager
     def _stopping_when_full(self) -> Iterator[None]:

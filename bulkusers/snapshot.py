@@ -2,13 +2,15 @@
 
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
 import orjson
 
 from bulkusers.answers import LOG_IN
-from bulkusers.errors import AccessError, OutageError, ShapeError, StorageError
+from bulkusers.errors import AccessError, ApiError, OutageError, ShapeError
+from bulkusers.files import scratch_file, scratch_space
 from bulkusers.listing import Listing
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import Json, Request, Response, email_key
@@ -27,26 +29,16 @@ class Snapshot:
         """
         self._places: dict[str, tuple[int, int]] = {}  # where in the file, by what e-mails are compared by
         self._end = 0
-        try:
+        with scratch_space():
             self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        except OSError as error:
-            raise StorageError(f"cannot keep a snapshot: {error.strerror}", hint="TMPDIR names the folder") from None
 
     def add(self, email: str, text: str) -> bool:
-        """Take a record in; tell whether it is a new user's.
-
-        Raises:
-            StorageError: the disk is full.
-
-        """
+        """Take a record in; tell whether it is a new user's."""
         key = email_key(email)
         if key in self._places:
             return False
-        body = text.encode(errors="surrogatepass")
-        try:
-            self._file.write(body)
-        except OSError as error:
-            raise StorageError(f"cannot keep a snapshot: {error.strerror}", hint="TMPDIR names the folder") from None
+        body = text.encode()
+        self._file.write(body)
         self._places[key] = (self._end, len(body))
         self._end += len(body)
         return True
@@ -69,9 +61,14 @@ class Snapshot:
         record: Json = orjson.loads(self._file.read(length))
         return record
 
+    def flush(self) -> None:
+        """Hand everything to the system, which may have no room for it."""
+        self._file.flush()
+
     def close(self) -> None:
         """Forget everything."""
-        self._file.close()
+        with suppress(OSError):  # a full disk was told when it did not take something
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +94,7 @@ def take_snapshot(rules: Rules) -> Generator[Request, Response, Snapshot]:
     """
     snapshot = Snapshot()
     try:
-        with tempfile.TemporaryFile() as file:
+        with scratch_file() as file:
             listing = yield from _read_page(rules, file)
             size, total, page = _take_in(listing, snapshot, rules), listing.total, 1
             added = 0 if listing.keyed else size
@@ -106,6 +103,7 @@ def take_snapshot(rules: Rules) -> Generator[Request, Response, Snapshot]:
                 listing = yield from _read_page(rules, file, page, size)
                 added = _take_in(listing, snapshot, rules)
                 total = total if listing.total is None else listing.total
+            snapshot.flush()
         _check_whole(snapshot, total)
     except BaseException:
         snapshot.close()
@@ -129,25 +127,31 @@ def _read_page(rules: Rules, file: BinaryIO, page: int = 1, size: int = 0) -> Ge
         case Meaning.DONE:
             file.seek(0)
             return Listing(file, rules.profile.records)
-        case Meaning.UNAUTHENTICATED:
-            raise AccessError("the API does not accept the token (401)", LOG_IN)
         case Meaning.NOT_FOUND:
             raise ShapeError(
                 "the API has no list of users there (404)",
                 hint="is the school's id right? then it is `paths.users` in the API profile; `bulkusers doctor` tells",
             )
+        case meaning:
+            raise explain(answer, meaning)
+
+
+def explain(answer: Response, meaning: Meaning) -> ApiError:
+    """Return the error that a run ends with which cannot read users."""
+    match meaning:
+        case Meaning.UNAUTHENTICATED:
+            return AccessError("the API does not accept the token (401)", LOG_IN)
         case _ if answer.status == 403:
-            raise AccessError(
-                "the API does not let this account read the list of users (403)",
+            return AccessError(
+                "the API does not let this account read users (403)",
                 hint="use an account whose role has the permission",
             )
         case Meaning.REFUSED:
-            raise ShapeError(
-                f"the API answers {answer.status} instead of a list of users",
+            return ShapeError(
+                f"the API answers {answer.status} instead of users",
                 hint="is the base URL right, and the paths in the API profile? `bulkusers doctor` looks closer",
             )
-        case _:
-            raise OutageError(f"the API cannot list its users now ({answer.status})", hint="try again later")
+    return OutageError(f"the API cannot tell its users now ({answer.status})", hint="try again later")
 
 
 def _take_in(listing: Listing, snapshot: Snapshot, rules: Rules) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import io
 import os
 import ssl
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import trustme
 from aiohttp import web
+from runs import HEADER, line, send_lines, statuses, writes
 
 from bulkusers import Existing, Lists, Report, Secret, Settings, Status, open_source, read_report, upload
 from bulkusers.brake import Brake
@@ -26,7 +26,6 @@ from bulkusers.rules import Rules
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 from bulkusers.workers import Work, upload_users
 
-HEADER = "First Name,Last Name,Email,Products,External ID,Department,Secondary Departments,Role IDs,Status"
 Send = Callable[..., Awaitable[Report]]
 
 
@@ -41,47 +40,10 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 def send(sandbox: Sandbox, tmp_path: Path) -> Send:
     """Return a run of some lines of CSV against the sandbox, with any setting said otherwise."""
 
-    async def send(*lines: str, header: str = HEADER, brake: Brake | None = None, **settings: Any) -> Report:  # noqa: ANN401 - any setting
-        file = tmp_path / "users.csv"
-        file.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
-        defaults: dict[str, Any] = {
-            "base_url": sandbox.url,
-            "school": sandbox.school,
-            "token": Secret(sandbox.new_token()),
-            "rate": 0,
-        }
-        with open_source(file) as source:
-            return await upload(source, Settings(**defaults | settings), report=tmp_path / "results.json", brake=brake)
+    async def send(*lines: str, **settings: Any) -> Report:  # noqa: ANN401 - any setting
+        return await send_lines(sandbox, tmp_path, *lines, **settings)
 
     return send
-
-
-def line(number: int, **cells: str) -> str:
-    """Return a row for one of the sandbox's example users, or for a new one."""
-    row = {
-        "first": "Example",
-        "last": f"User {number:05}",
-        "email": f"user{number:05}@example.edu",
-        "products": "scheduling",
-        "external_id": f"{number:06}",
-        "department": "0100" if number % 2 else "0200",
-        "secondary": "",
-        "roles": "example-viewer",
-        "status": "",
-    } | cells
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(row.values())
-    return text.getvalue()
-
-
-def statuses(report: Report) -> dict[int, str]:
-    """Return each row's status."""
-    return {row["row"]: row["status"] for row in report.rows()}
-
-
-def writes(sandbox: Sandbox) -> list[str]:
-    """Return the methods of the requests that could change something."""
-    return [entry.method for entry in sandbox.ledger if entry.method != "GET"]
 
 
 async def test_a_good_day(send: Send, sandbox: Sandbox) -> None:

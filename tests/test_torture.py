@@ -52,6 +52,8 @@ TRAPS: Final = {
     "mail_everybody": Trap(focus={"notify": False}),
     "read_back_at_once": Trap(faults=(LATE,)),
     "ignore_the_rate": Trap(focus={"rate": 30, "concurrency": 20}),
+    "keep_no_image": Trap(),
+    "keep_the_wrong_image": Trap(focus={"existing": "merge"}),
     "tell_the_token": Trap(),
 }
 

@@ -46,6 +46,14 @@ OPTIONAL: Final = ("External ID", "Department", "Secondary Departments", "Role I
 PRODUCTS: Final = ("scheduling", "curriculum", "syllabus", "events", "catalog", "courseDemandProjections")
 ROLES: Final = ("example-admin", "example-scheduler", "example-viewer")
 NAMES: Final = ("Ada", "Zoë", "Anne Marie", "D'Arcy", "李", "O'Neil", "van der Berg")
+ODD_FIELDS: Final = (
+    "firstName", "lastName", "products", "roles", "department", "secondaryDepartments", "externalId", "status",
+    "preferences",
+)  # fmt: skip
+ODD: Final[tuple[Any, ...]] = (
+    None, "", [], {}, 0, 7, 1.5, True, "other", " Example ", "events,catalog", ["events"], ["curriculum", "curriculum"],
+    ["example-viewer", " example-scheduler"], ["", "0300"], [None], [1], {"id": "0100"},
+)  # fmt: skip
 BAD: Final = ("no first name", "bad email", "unknown product", "few cells", "bad status", "mangled id")
 
 
@@ -196,6 +204,19 @@ def draw_new(draw: random.Random, number: int) -> dict[str, str]:
         "External ID": draw.choice(("", f"00{number}")),
         "Status": draw.choice(("", "active", "Inactive")),
     }
+
+
+def draw_odd(draw: random.Random, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with some fields that no file would have made: missing, empty, of other types, spelled anew."""
+    odd = dict(record)
+    for name in ODD_FIELDS:
+        if draw.random() < 0.2:
+            odd[name] = draw.choice(ODD)
+        elif draw.random() < 0.1:
+            odd.pop(name, None)
+    if draw.random() < 0.2:
+        odd["email"] = odd["email"].upper()
+    return odd
 
 
 def spoil(line: list[str], header: list[str], how: str) -> list[str]:

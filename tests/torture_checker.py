@@ -7,6 +7,7 @@ are in no report, so the server may have seen more writes than the report counts
 
 import csv
 import io
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -71,6 +72,7 @@ def find_violations(evidence: Evidence) -> list[str]:
         check_strangers,
         check_mails,
         check_attempts,
+        check_images,
         check_reasons,
         check_exit_code,
         check_secrets,
@@ -245,6 +247,31 @@ def check_attempts(evidence: Evidence) -> Iterator[str]:
     strange -= {"POST /api/v1/sessions"}
     if strange:
         yield f"I7: the server was asked what no client has to ask: {sorted(strange)[:5]}"
+
+
+def check_images(evidence: Evidence) -> Iterator[str]:
+    """Check that who was put or created stands in the before-images, and that the first of each says what was there."""
+    first: dict[str, Record] = {}
+    created = set()
+    for where, text in evidence.texts.items():
+        for line in text.splitlines() if ".before.jsonl" in where else ():
+            if line.endswith("}"):  # else a kill tore it
+                image = json.loads(line)
+                key = key_of(image["email"])
+                if image["before"] is None:
+                    created.add(key)
+                else:
+                    first.setdefault(key, image["before"])
+    before = {key_of(email): record for email, record in evidence.before.items()}
+    for key, record in first.items():
+        if key in before and record != before[key]:
+            yield f"I12: the before-image of {key} is {record}, and the record was {before[key]}"
+    puts = {entry["path"] for entry in evidence.ledger if entry["method"] == "PUT" and is_users(entry)}
+    if missing := {key_of(unquote(path.rpartition("/")[2])) for path in puts} - first.keys():
+        yield f"I12: there is no before-image of {sorted(missing)[:5]}, who were put"
+    made = {key_of(row["email"]) for row in evidence.report["rows"] if row["status"] == "created"}
+    if missing := made - created:
+        yield f"I12: there is no image of {sorted(missing)[:5]}, who were created"
 
 
 def is_users(entry: Mapping[str, Any]) -> bool:

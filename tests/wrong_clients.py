@@ -15,6 +15,7 @@ import aiohttp
 from bulkusers import (
     answers,
     client,
+    images,
     journal,
     meaning,
     pipeline,
@@ -31,7 +32,7 @@ from bulkusers import (
 from bulkusers.answers import Conversation
 from bulkusers.cli import app
 from bulkusers.errors import StorageError, TransportError
-from bulkusers.models import Json, Outcome, Request, Response, Send, Status, User
+from bulkusers.models import Image, Json, Outcome, Request, Response, Send, Status, User
 
 Patch = Callable[[], None]
 
@@ -202,6 +203,21 @@ def ignore_the_rate() -> None:
     _patch(throttle.Pace, "delay", lambda *_: 0.0)
 
 
+def keep_no_image() -> None:
+    """Change users without writing down what they were."""
+    _patch(images.Images, "__call__", lambda *_: None)
+
+
+def keep_the_wrong_image() -> None:
+    """Write down what a user becomes instead of what it was."""
+    true = images.Images.__call__
+
+    def keep(book: images.Images, image: Image) -> None:
+        true(book, image if image.before is None else replace(image, before=image.sent))
+
+    _patch(images.Images, "__call__", keep)
+
+
 def tell_the_token() -> None:
     """Say in a row's message what was sent."""
 
@@ -315,6 +331,8 @@ MISTAKES: Final[dict[str, Patch]] = {
         mail_everybody,
         read_back_at_once,
         ignore_the_rate,
+        keep_no_image,
+        keep_the_wrong_image,
         tell_the_token,
     )
 }
