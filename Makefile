@@ -23,7 +23,7 @@ test: .venv/installed  ## Run the tests, with branch coverage
 torture: .venv/installed  ## Kill, stop and crowd runs under faults, resume them, and check the truth
 	.venv/bin/python tests/failpoints.py
 	.venv/bin/python tests/torture.py --seed 1 --cases 30 --kills 0 --rows 300
-	.venv/bin/python tests/torture.py --seed 101 --cases 30 --kills 8 --rows 300
+	.venv/bin/python tests/torture_undo.py --seed 101 --cases 30 --kills 8 --rows 300
 	.venv/bin/python tests/lifecycle.py signals
 	.venv/bin/python tests/lifecycle.py starts
 	.venv/bin/python tests/lifecycle.py outage

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -299,11 +299,14 @@ class Stage:
     token: str = ""
     deeds: list[str] = field(default_factory=list)  # what was done to the processes
     foreign: list[int] = field(default_factory=list)  # places in the ledger that are not the client's
+    report: str = "results.json"  # of what is being played
 
-    def ask(self, method: str, path: str, body: object = None) -> bytes:
+    def ask(self, method: str, path: str, body: object = None, *, token: str = "") -> bytes:
         """Ask the sandbox something."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", method=method, data=data)  # noqa: S310 - loopback
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
             text: bytes = answer.read()
         return text
@@ -319,17 +322,17 @@ class Stage:
 
     def written(self) -> int:
         """Return how many lines the journal has."""
-        journal = self.folder / "results.json.journal"
+        journal = self.folder / f"{self.report}.journal"
         return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
-    def start(self, case: Case) -> "subprocess.Popen[bytes]":
-        """Start the client."""
+    def start(self, case: Case, arguments: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+        """Start the client, with the case's arguments unless others are named."""
         known = {name: value for name, value in os.environ.items() if not name.startswith("BULKUSERS_")}
         log_in = {"BULKUSERS_EMAIL": EMAIL, "BULKUSERS_PASSWORD": PASSWORD}
         self.starts.append(len(self.ledger()))
         with (self.folder / f"said-{len(self.starts)}.txt").open("wb") as said:
             return subprocess.Popen(
-                [*self.client, *case.arguments(self.url)],
+                [*self.client, *(arguments or case.arguments(self.url))],
                 cwd=self.folder,
                 env=known | (log_in if case.log_in else {"BULKUSERS_TOKEN": self.token}),
                 stdin=subprocess.DEVNULL,
@@ -413,28 +416,42 @@ def staging(case: Case, folder: Path, client: tuple[str, ...]) -> Iterator[Stage
 def play(case: Case, folder: Path, client: tuple[str, ...] = CLIENT) -> list[str]:
     """Play one case to its end and return the violations; also those that show where it was stopped in good order."""
     with staging(case, folder, client) as stage:
-        before = stage.state()
-        moments = iter(case.moments)
-        while True:
-            moment = next(moments, None)
-            try:
-                code = stage.live(stage.start(case), moment)
-            except TimeoutError as error:
-                return [f"I1: {error}"]
-            stage.collect()
-            if code is None and stage.written() == 0 and (stage.folder / "results.json").exists():
-                # it had just finished when the kill came: what would follow is another run, not the rest of this one
-                code = int(json.loads((stage.folder / "results.json").read_bytes())["run"]["exit_code"])
-            elif moment is not None and code in (None, -signal.SIGTERM):  # the latter before it listens to signals
-                time.sleep(moment.rest)
-                continue
-            assert code is not None, "nobody killed it"
-            interrupted = code in STOPPED and stage.deeds[-1:] == [STOPPED[code]]
-            violations = judge(stage, case, before, code, stop_wanted=interrupted)
-            if violations or not interrupted:
-                return violations
-            if not case.log_in:
-                stage.log_in()
+        return play_run(stage, case, stage.state())
+
+
+def play_run(stage: Stage, case: Case, before: Mapping[str, Any]) -> list[str]:
+    """Play a case's run; return the violations."""
+    moments = iter(case.moments)
+    while True:
+        code = play_process(stage, case, next(moments, None))
+        if isinstance(code, str):
+            return [code]
+        if code is None:
+            continue
+        interrupted = code in STOPPED and stage.deeds[-1:] == [STOPPED[code]]
+        violations = judge(stage, case, before, code, stop_wanted=interrupted)
+        if violations or not interrupted:
+            return violations
+        if not case.log_in:
+            stage.log_in()
+
+
+def play_process(stage: Stage, case: Case, moment: Moment | None, arguments: Sequence[str] = ()) -> int | str | None:
+    """Let one process live; return its exit code, None where it was ended and is to go on, or a violation."""
+    try:
+        code = stage.live(stage.start(case, arguments), moment)
+    except TimeoutError as error:
+        return f"I1: {error}"
+    stage.collect()
+    report = stage.folder / stage.report
+    if code is None and stage.written() == 0 and report.exists():
+        # it had just finished when the kill came: what would follow is another run, not the rest of this one
+        return int(json.loads(report.read_bytes())["run"]["exit_code"])
+    if moment is not None and code in (None, -signal.SIGTERM):  # the latter before it listens to signals
+        time.sleep(moment.rest)
+        return None
+    assert code is not None, "nobody killed it"
+    return code
 
 
 def judge(stage: Stage, case: Case, before: Mapping[str, Any], code: int, *, stop_wanted: bool) -> list[str]:
@@ -479,7 +496,7 @@ def describe(case: Case) -> str:
     return f"seed {case.seed}: {how}, {dict(case.switches)}, {faults or 'no faults'}"
 
 
-def main() -> int:
+def main(player: Callable[[Case, Path, tuple[str, ...]], list[str]] = play) -> int:
     """Play the cases that the command line asks for; return 1 if there was a violation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of the first case")
@@ -499,7 +516,7 @@ def main() -> int:
             case = replace(case, faults=())
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            violations = play(case, Path(folder), client)
+            violations = player(case, Path(folder), client)
         print(f"{describe(case)}: {len(violations)} violations in {time.monotonic() - began:.1f} s", flush=True)  # noqa: T201 - for whoever waits
         for violation in violations:
             print(f"    {violation}", flush=True)  # noqa: T201 - as above

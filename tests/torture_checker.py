@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -313,8 +313,13 @@ def check_exit_code(evidence: Evidence) -> Iterator[str]:
 
 def check_secrets(evidence: Evidence) -> Iterator[str]:
     """Check that no token and no password stands in anything that was written."""
-    for where, text in evidence.texts.items():
-        if TOKEN.search(text) or any(secret in text for secret in evidence.secrets):
+    return check_secrets_of(evidence.texts, evidence.secrets)
+
+
+def check_secrets_of(texts: Mapping[str, str], secrets: Collection[str]) -> Iterator[str]:
+    """Check that no token and none of the secrets stands in these texts."""
+    for where, text in texts.items():
+        if TOKEN.search(text) or any(secret in text for secret in secrets):
             yield f"I10: there is a secret in {where}"
         if "Traceback (most recent call last)" in text:
             yield f"I10: there is a traceback in {where}: {text[-400:]}"

@@ -21,12 +21,14 @@ from bulkusers import (
     pipeline,
     protocol,
     report,
+    restore,
     retry,
     rules,
     run,
     source,
     throttle,
     tokens,
+    undo,
     workers,
 )
 from bulkusers.answers import Conversation
@@ -294,6 +296,33 @@ def keep_the_torn_end() -> None:
     _patch(journal.Journal, "_load", load)
 
 
+def take_back_whatever_is_there() -> None:
+    """Put a before-image back though somebody changed the user since."""
+    _patch(restore, "_is_ours", lambda *_: True)
+
+
+def put_back_the_latest_image() -> None:
+    """Take what a resumed run found for what was there before the first."""
+    true = restore.take_back
+
+    def take_back(changes: images.Changes, how: rules.Rules, **options: bool) -> Conversation:
+        latest = changes.images[-1]
+        sent = replace(latest, before=latest.sent)
+        return (yield from true(replace(changes, images=(sent, *changes.images)), how, **options))
+
+    _patch(undo, "take_back", take_back)
+
+
+def keep_those_who_were_created() -> None:
+    """Leave users as they are whom the run created."""
+
+    def leave(changes: images.Changes, *_: object, **__: object) -> Conversation:
+        yield from ()
+        return Outcome(changes.row, changes.email, Status.UNCHANGED)
+
+    _patch(restore, "_take_back_created", leave)
+
+
 def _ask(request: Request, *, again: int) -> Generator[Any, Response, Response | TransportError]:
     answer: Response | TransportError = TransportError("never asked", sent=False)
     for _ in range(again):
@@ -342,7 +371,12 @@ STORAGE_MISTAKES: Final[dict[str, Patch]] = {  # seen at `failpoints`
     for mistake in (remove_the_journal_first, begin_afterwards, go_on_when_full, keep_the_torn_end)
 }
 
+UNDO_MISTAKES: Final[dict[str, Patch]] = {
+    mistake.__name__: mistake
+    for mistake in (take_back_whatever_is_there, put_back_the_latest_image, keep_those_who_were_created)
+}
+
 
 if __name__ == "__main__":
-    MISTAKES[sys.argv[1]]()
+    (MISTAKES | UNDO_MISTAKES)[sys.argv[1]]()
     sys.exit(app.main(sys.argv[2:]))
