@@ -62,8 +62,18 @@ class Client:
                 "the server's certificate is not to be trusted",
                 hint="if your network re-signs traffic, name its CA with --ca-file; checking cannot be turned off",
             ) from None
+        except aiohttp.ClientConnectorDNSError:
+            raise TransportError(
+                "no connection to the API (its host's name is not known)",
+                hint="is the host in the base URL spelled right, and is this machine online?",
+                sent=False,
+            ) from None
         except NEVER_SENT as error:
-            raise TransportError(f"no connection to the API ({_reason(error)})", sent=False) from None
+            raise TransportError(
+                f"no connection to the API ({_reason(error)})",
+                hint="is the base URL right, and does the network let this machine out (HTTPS_PROXY)?",
+                sent=False,
+            ) from None
         except TimeoutError:
             raise TransportError("the API did not answer in time", sent=True) from None
         except aiohttp.ClientError as error:

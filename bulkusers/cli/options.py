@@ -36,6 +36,20 @@ class ReportFormat(StrEnum):
     MD = "md"
 
 
+class UsersFormat(StrEnum):
+    """How current users are written."""
+
+    CSV = "csv"
+    JSON = "json"
+
+
+class FindingsFormat(StrEnum):
+    """How findings are shown."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 @dataclass(frozen=True, slots=True)
 class Duration:
     """A time span, and how it was typed."""
@@ -136,6 +150,12 @@ Notify = Annotated[
 ReportPath = Annotated[
     Path,
     option("--report", "-o", metavar="PATH", text="The outcome report; an older one is moved aside.", dir_okay=False),
+]
+Output = Annotated[
+    Path | None,
+    option(
+        "--output", "-o", metavar="PATH", text="Write here, not to stdout; an older one is moved aside.", dir_okay=False
+    ),
 ]
 Resume = Annotated[bool, option("--resume", text="Go on with the interrupted run of this file.")]
 MaxDuration = Annotated[
