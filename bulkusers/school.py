@@ -1,5 +1,6 @@
 """One school's API, looked at with a token: what is where, in which shape, and what the profile says otherwise."""
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from bulkusers.snapshot import Snapshot, take_snapshot
 
 MOST: Final = 1 << 26  # bytes of an answer that is looked at whole
 PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.@")  # what cannot go wrong in a path, or hardly
+COUNT: Final = re.compile("count|total|length|number", re.IGNORECASE)  # what a member that counts may be called
 NOT_NOTICED: Final = "a run goes without, but ids that do not exist are not noticed"
 
 Tell = Callable[[Finding], None]
@@ -80,7 +82,7 @@ class School:
             await self._explain_users(refusal, users)
         else:
             with snapshot:
-                self._check_users(snapshot)
+                await self._check_users(snapshot)
                 for record in snapshot:
                     survey(record)
                 if survey.users:
@@ -229,7 +231,7 @@ class School:
             if alike:
                 yield "fields", "email", alike[0]
 
-    def _check_users(self, snapshot: Snapshot) -> None:
+    async def _check_users(self, snapshot: Snapshot) -> None:
         shapes = {
             "map": "an object with one member for each",
             "list": "a list",
@@ -239,6 +241,14 @@ class School:
         message = f"{len(snapshot):,} users, as {shapes.get(snapshot.shape, 'a list')}{pages}"
         if snapshot.total is not None:
             self._note(Level.OK, "users", f"{message}; as many as the API says that there are")
+            return
+        named = find_lists((await self._fetch(self._profile.paths.users)).said)[1] if snapshot.shape == "data" else []
+        if counts := [name for name in named if COUNT.search(name)]:
+            self._note(
+                Level.WARNING, "users", f"{message}; no count that the API profile knows, but {counts[0]!r}",
+                "write it into the API profile, else a list that is cut short would not be noticed",
+                ("records", "counts", counts[:1]),
+            )  # fmt: skip
             return
         self._note(
             Level.WARNING, "users", f"{message}; no count comes with it, so it cannot be seen whether that is all",

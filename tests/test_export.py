@@ -22,12 +22,13 @@ from bulkusers.brake import Brake
 from bulkusers.cli.app import main
 from bulkusers.cli.screen import csv_lines
 from bulkusers.columns import COLUMNS, FORMULA_STARTS
+from bulkusers.errors import ShapeError
 from bulkusers.models import email_key
 from bulkusers.profile import load_profile
 from bulkusers.rules import Rules
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 from bulkusers.sheet import Sheet
-from bulkusers.snapshot import take_snapshot
+from bulkusers.snapshot import Snapshot, take_snapshot
 
 Record = dict[str, Any]
 TITLES = [column.title for column in COLUMNS]
@@ -55,15 +56,17 @@ EMAILS = (
     " blank@example.edu ", "e\u0301te\u0301@example.edu", "no-address", "a,b@example.edu", '"a b"@example.edu',
     "line\nbreak@example.edu", "zero\u200bwidth@example.edu", "\u200bedge@example.edu", "..", "semi;colon@example.edu",
 )  # fmt: skip
-texts = st.sampled_from(TEXTS) | st.text(max_size=6)
-scalars = texts | st.none() | st.integers(-9, 10**12) | st.booleans() | st.just({"id": "x"}) | st.just(["x"])
-lists = (
+texts: st.SearchStrategy[str] = st.sampled_from(TEXTS) | st.text(max_size=6)
+scalars: st.SearchStrategy[Any] = (
+    texts | st.none() | st.integers(-9, 10**12) | st.booleans() | st.just({"id": "x"}) | st.just(["x"])
+)
+lists: st.SearchStrategy[Any] = (
     st.lists(texts, max_size=3)
     | st.lists(st.sampled_from(("scheduling", "events", "a", "b")), min_size=1, max_size=4)
     | st.lists(scalars, max_size=2)
     | scalars
 )
-records = st.fixed_dictionaries(
+records: st.SearchStrategy[Record] = st.fixed_dictionaries(
     {"email": st.sampled_from(EMAILS) | st.integers(1, 99).map("user{}@example.edu".format)},
     optional={
         "firstName": scalars | st.just("Ann"),
@@ -141,17 +144,10 @@ def test_a_run_of_an_export_changes_nothing(users: list[Record]) -> None:
 @pytest.mark.parametrize("text", TEXTS)
 async def test_no_hostile_text_is_written_back(tmp_path: Path, text: str) -> None:
     """Each alone, in every field and as every list's element: first, only and last."""
-    users = [
-        PLAIN | {"email": f"u{number}@example.edu", **fields}
-        for number, fields in enumerate(
-            [
-                *({name: text} for name in ("firstName", "lastName", "department", "externalId", "status")),
-                *({name: [text]} for name in ("products", "roles", "secondaryDepartments")),
-                *({name: [text, "events"]} for name in ("products", "roles")),
-                {"roles": ["a", text]},
-            ]
-        )
-    ]
+    fields: list[Record] = [{name: text} for name in ("firstName", "lastName", "department", "externalId", "status")]
+    fields += [{name: [text]} for name in ("products", "roles", "secondaryDepartments")]
+    fields += [{"products": [text, "events"]}, {"roles": [text, "a"]}, {"roles": ["a", text]}]
+    users = [PLAIN | {"email": f"u{number}@example.edu"} | each for number, each in enumerate(fields)]
     await export_and_run(users, tmp_path)
 
 
@@ -159,6 +155,15 @@ async def test_no_hostile_text_is_written_back(tmp_path: Path, text: str) -> Non
 async def test_no_hostile_email_makes_a_second_user(tmp_path: Path, email: str) -> None:
     """The user is found as what it is, or its row is rejected."""
     await export_and_run([PLAIN | {"email": email}], tmp_path)
+
+
+def test_a_record_that_cannot_be_written_back_is_refused_by_who_would_write_it() -> None:
+    """Half a letter in a note: a forecast cannot be made of it, and says so."""
+    with Snapshot() as snapshot:
+        snapshot.add("a@example.edu", '{"email": "a@example.edu", "notes": "\\ud83d"}')
+        assert [record["notes"] for record in snapshot] == ["\ud83d"]
+        with pytest.raises(ShapeError, match="half a letter"):
+            snapshot.find("a@example.edu")
 
 
 def test_what_a_cell_can_say_is_said() -> None:
@@ -172,6 +177,13 @@ def test_what_a_cell_can_say_is_said() -> None:
         "'=1", "'=2", "'+Odd@Example.EDU", "events,catalog", "000123", "7", "0300", "'-1,b", "inactive"
     ]  # fmt: skip
     assert (sheet.users, sheet.partial, sheet.refused) == (2, 0, 0)
+
+
+def test_statuses_are_said_in_the_words_of_a_file(folder: Path) -> None:
+    """Whatever the API calls active and inactive."""
+    (folder / "own.toml").write_text('[values]\nactive = "A"\ninactive = "Gone"\n')
+    sheet = Sheet(load_profile(folder / "own.toml"))
+    assert [sheet.row(PLAIN | {"status": word})[-1] for word in ("A", "Gone", "active")] == ["active", "inactive", ""]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +209,8 @@ def test_what_a_cell_can_say_is_said() -> None:
 def test_what_a_cell_cannot_say_is_left_blank_and_counted(field: str, value: object, title: str, refused: bool) -> None:
     """Rather nothing than something else; by column, and whether a run will reject the row."""
     sheet = Sheet(load_profile())
-    user = PLAIN | ({"products": []} if field == "status" else {"status": "active"}) | {field: value}
+    rest: Record = {"products": []} if field == "status" else {"status": "active"}
+    user: Record = {**PLAIN, **rest, field: value}
     assert sheet.row(user)[TITLES.index(title)] == ""
     assert (sheet.partial, sheet.blanks, sheet.refused) == (1, {title: 1}, refused)
 

@@ -113,7 +113,7 @@ Env = Annotated[
     Environment | None,
     option(
         "--env",
-        text="Where to send. With nothing configured: a sandbox inside this program, and nothing leaves this machine.",
+        text="Which API. With nothing configured, `run` uses a sandbox inside this program; nothing goes out.",
     ),
 ]
 BaseUrl = Annotated[
