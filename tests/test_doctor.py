@@ -143,6 +143,13 @@ async def test_a_dead_token_that_tells_when_it_died_is_believed(look: Look) -> N
     assert "it died 5 hours ago" in worst(findings, "token").message
 
 
+async def test_a_base_url_without_its_end_is_told(look: Look, sandbox: Sandbox) -> None:
+    """What answers there is JSON, and knows nothing."""
+    findings = await look(base_url=sandbox.url.removesuffix("/api/v1"))
+    assert problems(findings) == ["school"]
+    assert "it ends in /api/v1" in worst(findings, "school").hint
+
+
 async def test_a_wrong_school_is_told_once(look: Look) -> None:
     """Not as three lists that are missing."""
     findings = await look(school="another")
@@ -558,6 +565,9 @@ async def test_a_user_is_looked_for_by_email(
     user = worst(await look(), "user")
     assert (user.level, words in user.message) == (level, True), user
     assert user.hint
+    assert any(entry.path.endswith("@example.edu") for entry in sandbox.ledger) is (
+        fault.path == "*/users/*" and fault.status == 404
+    )
 
 
 async def test_a_record_that_says_less_in_the_list_is_told_by_field(look: Look, sandbox: Sandbox) -> None:
