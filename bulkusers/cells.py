@@ -18,6 +18,7 @@ Values = tuple[str, ...]
 """A row's cleaned cells in the order of COLUMNS; after them the cells that the header has no place for."""
 
 EMAIL: Final = [column.field for column in COLUMNS].index("email")
+STATUS: Final = [column.field for column in COLUMNS].index("status")
 
 NOTICES: Final = {
     "department-comma": "Department takes one value; the comma is sent as a part of it",
@@ -101,7 +102,7 @@ class Rules:
         return self._judge_slowly(values)
 
     def _judge_slowly(self, values: Values) -> tuple[Values, Fault | None]:
-        return values, next(_find_faults(values, self._products), None)
+        return values, next((fault for _, fault in _find_faults(values, self._products)), None)
 
     def _judge_misfit(self, cells: list[str]) -> tuple[Values, Fault | None]:
         extra = [cell for cell in map(clean, cells[self._taken :]) if cell]
@@ -149,6 +150,11 @@ def show_email(email: str) -> str:
     return email[:_LONGEST_SHOWN]
 
 
+def list_faulty(values: Values, products: Sequence[str]) -> list[tuple[str, Fault]]:
+    """Return the fields whose cells are wrong, each with what is."""
+    return list(_find_faults(values, tuple(products)))
+
+
 def identify(values: Values) -> tuple[object, ...]:
     """Return what rows with the same e-mail must have in common to be the same user twice."""
     first, last, _, products, external_id, department, secondary, roles, status, *extra = values
@@ -169,28 +175,31 @@ def list_notices(values: Values) -> list[str]:
     return codes
 
 
-def _find_faults(values: Values, products: tuple[str, ...]) -> Iterator[Fault]:
-    """Yield what is wrong, in the order of COLUMNS."""
-    cells = {column.field: value for column, value in zip(COLUMNS, values, strict=True)}
-    inactive = cells["status"].lower() == "inactive"
-    for column in COLUMNS:
-        cell = cells[column.field]
-        given = split_values(cell) if column.several else (cell,)
-        if len(cell) > _LONGEST:
-            yield Fault("cell-too-long", f"{column.title} has more than {_LONGEST:,} characters", "shorten it")
-        elif column.required and not any(given):
-            if not (column.field == "products" and inactive):
-                yield _missing(column)
-        elif column.field == "email":
-            yield from _check_email(cell)
-        elif _CONTROL.search(cell):
-            yield Fault(
-                "control-character",
-                f"{column.title} holds a line break or another control character",
-                "type the cell's text again on one line",
-            )
-        else:
-            yield from _check_meaning(column, given, products)
+def _find_faults(values: Values, products: tuple[str, ...]) -> Iterator[tuple[str, Fault]]:
+    """Yield what is wrong and in which field, in the order of COLUMNS."""
+    inactive = values[STATUS].lower() == "inactive"
+    for column, cell in zip(COLUMNS, values, strict=True):
+        for fault in _check_cell(column, cell, products, inactive=inactive):
+            yield column.field, fault
+
+
+def _check_cell(column: Column, cell: str, products: tuple[str, ...], *, inactive: bool) -> Iterator[Fault]:
+    given = split_values(cell) if column.several else (cell,)
+    if len(cell) > _LONGEST:
+        yield Fault("cell-too-long", f"{column.title} has more than {_LONGEST:,} characters", "shorten it")
+    elif column.required and not any(given):
+        if not (column.field == "products" and inactive):
+            yield _missing(column)
+    elif column.field == "email":
+        yield from _check_email(cell)
+    elif _CONTROL.search(cell):
+        yield Fault(
+            "control-character",
+            f"{column.title} holds a line break or another control character",
+            "type the cell's text again on one line",
+        )
+    else:
+        yield from _check_meaning(column, given, products)
 
 
 def _check_meaning(column: Column, given: tuple[str, ...], products: tuple[str, ...]) -> Iterator[Fault]:

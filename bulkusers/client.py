@@ -83,7 +83,7 @@ class Client:
             ) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             if not SENDING.get():
-                raise TransportError(f"no connection to the API ({_reason(error)})", sent=False) from None
+                raise _explain_unsent(error) from None
             if isinstance(error, TimeoutError):
                 raise TransportError("the API did not answer in time", sent=True) from None
             raise TransportError(f"the connection broke ({_reason(error)})", sent=True) from None
@@ -122,6 +122,20 @@ async def _read(answer: aiohttp.ClientResponse, into: BinaryIO | None) -> bytes:
             with scratch_space():
                 into.write(piece)
     return whole
+
+
+def _explain_unsent(error: Exception) -> TransportError:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return TransportError(
+            "no connection to the API (its host's name is not known)",
+            hint="is the host in the base URL spelled right, and is this machine online?",
+            sent=False,
+        )
+    return TransportError(
+        f"no connection to the API ({_reason(error)})",
+        hint="is the base URL right, and does the network let this machine out (HTTPS_PROXY)?",
+        sent=False,
+    )
 
 
 def _reason(error: Exception) -> str:

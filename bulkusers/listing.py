@@ -35,6 +35,7 @@ class Listing:
     def __init__(self, file: BinaryIO, names: Records, what: str = "users") -> None:
         self.total: int | None = None
         self.keyed = False  # one member for each record
+        self.shape = ""  # "map", "list", or "data" where the list stands in an object
         self._file = file
         self._names = names
         self._what = what
@@ -51,8 +52,10 @@ class Listing:
         """
         match self._take():
             case "[":
+                self.shape = "list"
                 yield from self._elements()
             case "{":
+                self.shape = "map"
                 yield from self._members()
             case _:
                 raise self._refuse("is not JSON: a log-in page, perhaps")
@@ -74,7 +77,7 @@ class Listing:
                 if listed:
                     raise self._refuse("is two lists at once")
                 self._take()
-                listed = True
+                listed, self.shape = True, "data"
                 yield from self._elements()
                 continue
             value, text = self._value()

@@ -158,6 +158,7 @@ class Books:
             return None
         with ExitStack() as stack:
             stack.enter_context(journal)
+            move_aside(report)  # from now on it says less than the journal
             books = cls(report, journal, Images.reopen(images_of(report)))
             stack.pop_all()
         return books
@@ -321,7 +322,7 @@ class Pipeline(Generic[T]):
 
         """
         report = self._describe(books.report, arguments)
-        move_aside(books.report)  # of the part that was done before
+        move_aside(books.report)  # nobody else's, either, is to be lost
         write_report(report, books.journal.rows())
         books.images.remove_if_empty()
         return report

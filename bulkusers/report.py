@@ -125,7 +125,9 @@ def read_report(path: Path) -> Report:
         problems = [Problem(**problem) for problem in said["problems"]]
         return Report(path, said["run"], said["counts"], said["http"], said.get("warnings", []), problems)
     except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+        journal = path.with_name(f"{path.name}.journal")
+        hint = f"its run was interrupted; {journal} says how far it came" if journal.exists() else ""
+        raise SourceError(f"cannot read {path}: {error.strerror}", hint) from None
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise SourceError(
             f"{path} is no outcome report",

@@ -126,8 +126,8 @@ def _loses(old: object, new: object) -> bool:
 def merge(found: Json, user: User, rules: Rules) -> Json | None:
     """Return a present record with the row's values put in, all else as it came; None where a list is no list.
 
-    A blank cell keeps what is there, and so does a value that differs only in blanks around it, which no file can
-    hold. Lists only grow unless they are to be replaced, and keep their order.
+    A blank cell keeps what is there, whatever it is, and so does a value that differs only in blanks around it, which
+    no file can hold. Lists only grow unless they are to be replaced, and keep their order.
     """
     names = rules.profile.fields
     merged = dict(found)
@@ -138,13 +138,15 @@ def merge(found: Json, user: User, rules: Rules) -> Json | None:
     for column in LISTS:
         name = getattr(names, column)
         wanted = list(getattr(user, column))
+        if not wanted:
+            continue
         present = found.get(name) or []
         if not isinstance(present, list) or not all(isinstance(item, str) for item in present):
             return None
         known = {clean(item) for item in present}
         if rules.lists is Lists.ADD:
             wanted = present + [item for item in wanted if item not in known]
-        if wanted and set(map(clean, wanted)) != known:
+        if set(map(clean, wanted)) != known:
             merged[name] = wanted
     return merged
 

@@ -29,6 +29,9 @@ class Snapshot:
         """
         self._places: dict[str, tuple[int, int]] = {}  # where in the file, by what e-mails are compared by
         self._end = 0
+        self.shape = ""  # of the list: "map", "list" or "data", the list in an object
+        self.pages = 1
+        self.total: int | None = None  # how many the API says there are, if it does
         with scratch_space():
             self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
 
@@ -51,19 +54,27 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self._places)
 
+    def texts(self) -> Iterator[str]:
+        """Yield every record's JSON as the API wrote it, in the order of its list."""
+        for place in self._places.values():
+            yield self._text(*place).decode()
+
     def __iter__(self) -> Iterator[Json]:
         """Yield every record, as the API listed them."""
         for place in self._places.values():
             yield self._read(*place)
 
     def _read(self, start: int, length: int) -> Json:
-        self._file.seek(start)
-        record: Json = orjson.loads(self._file.read(length))
+        record: Json = orjson.loads(self._text(start, length))
         return record
 
     def flush(self) -> None:
         """Hand everything to the system, which may have no room for it."""
         self._file.flush()
+
+    def _text(self, start: int, length: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(length)
 
     def close(self) -> None:
         """Forget everything."""
@@ -97,13 +108,16 @@ def take_snapshot(rules: Rules) -> Generator[Request, Response, Snapshot]:
         with scratch_file() as file:
             listing = yield from _read_page(rules, file)
             size, total, page = _take_in(listing, snapshot, rules), listing.total, 1
+            snapshot.shape = listing.shape
             added = 0 if listing.keyed else size
             while added and (total is None or len(snapshot) < total):
                 page += 1
                 listing = yield from _read_page(rules, file, page, size)
                 added = _take_in(listing, snapshot, rules)
+                snapshot.pages += added > 0
                 total = total if listing.total is None else listing.total
             snapshot.flush()
+        snapshot.total = total
         _check_whole(snapshot, total)
     except BaseException:
         snapshot.close()

@@ -403,9 +403,18 @@ def test_what_was_never_sent_has_failed_and_nothing_more() -> None:
 )
 def test_lists_of_an_unknown_shape_are_never_overwritten(there: dict[str, object]) -> None:
     """Where a list cannot be added to, nobody's roles are put at risk."""
-    outcome, asked = play(answer(409), answer(200, there))
+    outcome, asked = play(answer(409), answer(200, there), user=replace(ADA, secondary_departments=("0300",)))
     assert (outcome.status, outcome.code) == (Status.FAILED, "record-unexpected")
     assert [request.method for request in asked] == ["POST", "GET"]
+
+
+def test_a_blank_cell_keeps_a_list_of_an_unknown_shape() -> None:
+    """Nothing is to be added to it, so it goes back as it came, or stays where nothing else changes."""
+    odd = {"secondaryDepartments": {"0200": True}}
+    outcome, _ = play(answer(409), answer(200, MERGED | odd))
+    assert outcome.status is Status.UNCHANGED
+    _, asked = play(answer(409), answer(200, THERE | odd), answer(200, SAVED))
+    assert body_of(asked[-1]) == MERGED | odd
 
 
 @pytest.mark.parametrize("missing", [None, "absent"])

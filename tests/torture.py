@@ -447,7 +447,8 @@ def play_process(stage: Stage, case: Case, moment: Moment | None, arguments: Seq
     if code is None and stage.written() == 0 and report.exists():
         # it had just finished when the kill came: what would follow is another run, not the rest of this one
         return int(json.loads(report.read_bytes())["run"]["exit_code"])
-    if moment is not None and code in (None, -signal.SIGTERM):  # the latter before it listens to signals
+    # before it listens to signals they kill it, and before it has opened its journal they end it without a report
+    if moment is not None and (code in (None, -signal.SIGTERM) or (code == 143 and not report.exists())):
         time.sleep(moment.rest)
         return None
     assert code is not None, "nobody killed it"

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from bulkusers.cli.check import check
+from bulkusers.cli.doctor import doctor
+from bulkusers.cli.export import export
 from bulkusers.cli.login import login
 from bulkusers.cli.plan import plan
 from bulkusers.cli.report import report
@@ -26,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help reads everywhere, and starts faster
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (run, report, plan, check, undo, template, login, sandbox):
+for command in (run, report, plan, check, undo, export, template, login, doctor, sandbox):
     app.command()(command)
 
 

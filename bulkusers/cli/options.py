@@ -36,6 +36,20 @@ class ReportFormat(StrEnum):
     MD = "md"
 
 
+class UsersFormat(StrEnum):
+    """How current users are written."""
+
+    CSV = "csv"
+    JSON = "json"
+
+
+class FindingsFormat(StrEnum):
+    """How findings are shown."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 @dataclass(frozen=True, slots=True)
 class Duration:
     """A time span, and how it was typed."""
@@ -99,7 +113,7 @@ Env = Annotated[
     Environment | None,
     option(
         "--env",
-        text="Where to send. With nothing configured: a sandbox inside this program, and nothing leaves this machine.",
+        text="Which API. With nothing configured, `run` uses a sandbox inside this program; nothing goes out.",
     ),
 ]
 BaseUrl = Annotated[
@@ -136,6 +150,12 @@ Notify = Annotated[
 ReportPath = Annotated[
     Path,
     option("--report", "-o", metavar="PATH", text="The outcome report; an older one is moved aside.", dir_okay=False),
+]
+Output = Annotated[
+    Path | None,
+    option(
+        "--output", "-o", metavar="PATH", text="Write here, not to stdout; an older one is moved aside.", dir_okay=False
+    ),
 ]
 Resume = Annotated[bool, option("--resume", text="Go on with the interrupted run of this file.")]
 MaxDuration = Annotated[

@@ -233,13 +233,18 @@ def write_csv(header: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
         StorageError: it cannot be written.
 
     """
+    write_data(csv_lines(header, rows))
+
+
+def csv_lines(header: Sequence[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield the lines of a CSV file, without their ends."""
 
     def line(cells: Iterable[str]) -> str:
         text = io.StringIO()
         csv.writer(text, lineterminator="").writerow(cells)
         return text.getvalue()
 
-    write_data(line(cells) for cells in chain([header], rows))
+    return (line(cells) for cells in chain([header], rows))
 
 
 def leave_streams() -> None:

@@ -1,13 +1,16 @@
 """Where a command sends: the configured place, or a sandbox inside this process."""
 
+import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bulkusers.cli.config import Target, find_password, find_proxy, find_target, find_token, read_properties
+from bulkusers.cli.loop import on_signals
 from bulkusers.cli.screen import Screen
-from bulkusers.errors import SettingsError
+from bulkusers.errors import Interrupted, SettingsError
 from bulkusers.models import Secret
 from bulkusers.profile import Profile, load_profile
 from bulkusers.settings import Settings
@@ -61,6 +64,23 @@ def take_aim(
     """
     profile = load_profile(api_profile)
     said = read_properties(properties, screen)
+    return aim_as_said(env, base_url, school, email, said, profile)
+
+
+def aim_as_said(
+    env: str | None,
+    base_url: str | None,
+    school: str | None,
+    email: str | None,
+    said: Mapping[str, str],
+    profile: Profile,
+) -> Aim:
+    """Find out where to send from options, environment and what the properties file `said`.
+
+    Raises:
+        SettingsError: they do not say so, or not without doubt.
+
+    """
     target, token = find_target(env, base_url, school, said, profile), find_token(said)
     if token and not target.configured:
         raise SettingsError(
@@ -68,6 +88,31 @@ def take_aim(
             hint="add --env staging or --env production, or --env sandbox to try it out on this machine",
         )
     return Aim(target, token, email or said.get("email", ""), profile)
+
+
+def refuse_default(target: Target) -> None:
+    """Refuse to read from a sandbox that nobody asked for: what it says would be taken for a school's.
+
+    Raises:
+        SettingsError: nothing says where to read.
+
+    """
+    if not target.configured:
+        raise SettingsError(
+            "nothing is configured: which school is it about?",
+            hint="bulkusers login --env staging --school ID --email EMAIL; or --env sandbox, to see what this does",
+        )
+
+
+def end_on_signals() -> None:
+    """Let the first signal end the running task at once: who only reads leaves nothing behind."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end(signal: Interrupted) -> None:
+        task.cancel(signal)
+
+    on_signals(end)
 
 
 async def _start_sandbox(stack: AsyncExitStack, target: Target, screen: Screen) -> tuple[Target, Secret]:
