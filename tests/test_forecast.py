@@ -116,7 +116,7 @@ def test_replaced_lists_lose_what_the_row_does_not_name(make_user: MakeUser, mak
     [
         (Existing.MERGE, {}, Status.UNCHANGED, ""),
         (Existing.SKIP, {"firstName": "Anna"}, Status.SKIPPED, "exists"),
-        (Existing.MERGE, {"roles": "not a list"}, Status.FAILED, "record-unexpected"),
+        (Existing.MERGE, {"products": "not a list"}, Status.FAILED, "record-unexpected"),
     ],
 )
 def test_who_is_not_changed_shows_no_difference(
