@@ -77,15 +77,26 @@ def test_the_report_is_true_whatever_breaks(tmp_path: Path, seed: int, kills: in
 
 @pytest.mark.parametrize("mistake", TRAPS)
 def test_a_wrong_client_is_caught(tmp_path: Path, mistake: str) -> None:
-    """The checker has teeth: each mistake is seen within a few cases."""
-    client = (sys.executable, str(Path(__file__).with_name("wrong_clients.py")), mistake)
+    """The checker has teeth: each mistake is seen within a few cases, and it is the mistake, not the trap."""
+    wrong = (sys.executable, str(Path(__file__).with_name("wrong_clients.py")), mistake)
     for seed in range(1, CASES + 1):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        violations = play(TRAPS[mistake].draw(seed), folder, client)
-        assert not any("left no report" in violation for violation in violations), (
-            "a client that crashes proves nothing"
-        )
+        case = TRAPS[mistake].draw(seed)
+        violations = play(case, make_folder(tmp_path / f"wrong-{seed}"), wrong)
+        assert not any("left no report" in violation for violation in violations), "a crash proves nothing"
         if violations:
-            return
-    pytest.fail(f"{mistake} was not seen in {CASES} cases")
+            break
+    else:
+        pytest.fail(f"{mistake} was not seen in {CASES} cases")
+    if is_first_of_its_kind(mistake):
+        assert play(case, make_folder(tmp_path / "right"), CLIENT) == []
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder to play in."""
+    path.mkdir()
+    return path
+
+
+def is_first_of_its_kind(mistake: str) -> bool:
+    """Tell whether no mistake before this one has the same trap."""
+    return mistake == next(other for other, trap in TRAPS.items() if trap == TRAPS[mistake])
