@@ -69,7 +69,7 @@ class School:
         if all(answer.status == 404 for answer in answers):
             self._note(
                 Level.PROBLEM, "school", f"the API knows nothing of a school {self._settings.school} (404 everywhere)",
-                "name the School Unique ID (Admin > Settings) with --school; or the base URL is wrong: it ends in /api/v1",
+                "name the School Unique ID (Admin > Settings) with --school; is the base URL right? it ends in /api/v1",
             )  # fmt: skip
             return "the school was not found"
         if any(answer.good for answer in answers):
