@@ -23,6 +23,7 @@ from bulkusers import Secret, Settings
 from bulkusers.brake import Brake
 from bulkusers.cli.app import main
 from bulkusers.doctor import CHECKS, examine
+from bulkusers.errors import Interrupted
 from bulkusers.findings import Finding, Level, find_ids, judge_token, toml_lines
 from bulkusers.profile import Profile, load_profile
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
@@ -468,6 +469,16 @@ async def test_a_field_by_another_name_is_told_with_the_line_to_write(
     assert {finding.level for finding in again} == {OK}
 
 
+async def test_one_field_is_not_proposed_for_two_columns(look: Look, sandbox: Sandbox, overlay: Overlay) -> None:
+    """A profile that says so would be refused."""
+    for email, record in list(sandbox.users.items()):
+        kept = {name: value for name, value in record.items() if name not in {"department", "secondaryDepartments"}}
+        sandbox.users[email] = kept | {"departments": ["0300"]}
+    lines = lines_of(await look())
+    assert sum("departments" in line for line in lines) == 1
+    overlay("\n".join(lines))
+
+
 async def test_an_email_by_another_name_is_told(look: Look, sandbox: Sandbox) -> None:
     """Without it no record is a user's."""
     for email, record in list(sandbox.users.items()):
@@ -520,6 +531,13 @@ async def test_statuses_in_other_words_are_told_with_the_lines_to_write(
     assert problems(findings) == ["status"]
     assert lines_of(findings) == ["[values]", 'active = "Active"', 'inactive = "Inactive"']
     assert problems(await look(profile=overlay("\n".join(lines_of(findings))))) == []
+
+
+async def test_a_status_in_two_spellings_is_not_taken_for_another_word(look: Look, sandbox: Sandbox) -> None:
+    """The profile's own word is in use: a profile with the other one would be wrong for most."""
+    next(iter(sandbox.users.values()))["status"] = "Active"
+    status = worst(await look(), "status")
+    assert (status.level, status.profile) == (WARNING, ())
 
 
 async def test_a_third_status_is_counted(look: Look, sandbox: Sandbox) -> None:
@@ -743,6 +761,21 @@ def test_the_sandbox_inside_the_program_is_looked_at_when_asked_for(capfd: pytes
     said = capfd.readouterr()
     assert "100 users" in said.out
     assert "nothing leaves this machine" in said.err
+
+
+async def test_a_brake_ends_a_look(sandbox: Sandbox) -> None:
+    """A program of one's own may stop it; what is left is not taken for a problem of the API."""
+    brake, findings = Brake(), list[Finding]()
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        if finding.check == "token":
+            brake.pull(Interrupted("SIGINT", 2))
+
+    token = Secret(sandbox.new_token())
+    with pytest.raises(Interrupted):
+        await examine(Settings(base_url=sandbox.url, school=sandbox.school, token=token), brake, tell)
+    assert [finding.check for finding in findings] == ["reach", "token"]
 
 
 async def test_a_signal_ends_a_look_at_once(sandbox: Sandbox) -> None:
