@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import selectors
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 
 from bulkusers.models import Outcome, Status, User
 from bulkusers.settings import Settings
+
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and a shell's & leave it, and programs would inherit
+        signal.signal(number, usual)
 
 MakeSettings = Callable[..., Settings]
 MakeOutcome = Callable[..., Outcome]

@@ -125,7 +125,7 @@ def _summarize(made: "Plan", arguments: Sequence[str]) -> Iterator[str]:
     """Yield what a person needs to decide: a screen."""
     settings, forecast, path = made.settings, made.forecast, made.facts.path
     place = {"environment": settings.environment, "base_url": settings.base_url, "school": settings.school}
-    yield f"{path}: what a run would do with {plural(made.facts.rows, 'row')} to {describe_target(place)}"
+    yield f"{path}: the plan for {plural(made.facts.rows, 'row')} to {describe_target(place)}"
     yield ""
     yield from table_of_counts(forecast.counts)
     yield from _list_changes(made)

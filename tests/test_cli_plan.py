@@ -1,0 +1,136 @@
+"""`plan` and `undo` as people use them: what they print and exit with."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import HEADER, equal_line, line
+
+from bulkusers.cli.app import main
+
+Call = Callable[..., tuple[int, str, str]]
+ROWS = [line(1), line(2, first="Renamed", roles="Example Scheduler"), equal_line(3), line(201), line(202)]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder with a users file, and a sandbox in another process."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("BULKUSERS_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "users.csv").write_text("\n".join([HEADER, *ROWS]) + "\n")
+    command = [sys.executable, "-m", "bulkusers", "sandbox", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found is not None
+        told = {
+            "BASE_URL": found[0],
+            "SCHOOL": "example_university",
+            "EMAIL": "admin@example.edu",
+            "PASSWORD": "sandbox",
+        }
+        for name, value in told.items():
+            monkeypatch.setenv(f"BULKUSERS_{name}", value)
+        yield tmp_path
+        process.terminate()
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    """Return a way to run a command inside this process."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        try:
+            code: Any = main(arguments)
+        except SystemExit as end:
+            code = end.code
+        said = capfd.readouterr()
+        return int(code), said.out, said.err
+
+    return call
+
+
+def test_a_plan_fits_a_screen_and_names_the_next_commands(call: Call) -> None:
+    """Who would change in what, which ids are unknown, how many mails and requests; nothing was sent."""
+    code, out, _ = call("plan", "users.csv")
+    assert code == 0
+    assert len(out.splitlines()) < 40
+    assert max(map(len, out.splitlines())) <= 80
+    for words in (
+        "2 created", "2 updated", "1 unchanged", "change roles", "gain roles example-viewer",
+        "role Example Scheduler: unknown, did you mean example-scheduler?", "Mails: none (--notify sends 2)",
+        "Nothing was sent.", "bulkusers plan users.csv --details", "bulkusers run users.csv",
+    ):  # fmt: skip
+        assert words in out, words
+    assert call("run", "users.csv", "-n")[1] == out
+
+
+def test_details_say_old_and_new(call: Call) -> None:
+    """Field by field, for those who would change."""
+    _, out, _ = call("plan", "users.csv", "--details", "--existing", "overwrite")
+    assert "row 3  user00002@example.edu  would be updated" in out
+    assert "    firstName: Example → Renamed" in out
+    assert "    roles: +Example Scheduler -example-scheduler" in out
+    assert "would lose values that stand in their records" in out
+
+
+def test_programs_get_json_and_an_exit_code(call: Call) -> None:
+    """The same counts as a report; 9 where a run would change something, and 0 once it did."""
+    code, out, _ = call("plan", "users.csv", "--json", "--detailed-exitcode", "--notify")
+    made = json.loads(out)
+    assert (code, made["plan"]["exit_code"], made["plan"]["mails"]) == (9, 9, 2)
+    assert made["counts"]["created"] == 2
+    assert [row["status"] for row in made["rows"]] == ["updated", "updated", "unchanged", "created", "created"]
+    assert {"field": "firstName", "old": "Example", "new": "Renamed"} in made["rows"][1]["changes"]
+    assert made["unknown_ids"][0]["id"] == "Example Scheduler"
+    assert call("run", "users.csv", "--changed-only", "--quiet")[0] == 0
+    report = json.loads(Path("results.json").read_text())
+    assert {name: count for name, count in report["counts"].items() if count} == {
+        name: count for name, count in made["counts"].items() if count
+    }
+    assert call("plan", "users.csv", "--detailed-exitcode", "--quiet")[:2] == (0, "")
+
+
+def test_a_cap_refuses_and_says_how_to_allow_it(call: Call) -> None:
+    """Exit 8, and nothing is written."""
+    code, _, err = call("run", "users.csv", "--max-updates", "1")
+    assert code == 8
+    assert "2 users would be updated, and --max-updates allows 1" in err
+    assert "--max-updates 2" in err
+    assert not Path("results.json").exists()
+
+
+def test_an_undo_asks_shows_and_does(call: Call) -> None:
+    """Without a terminal it wants a --yes; a dry run shows each; afterwards the plan is as it was before the run."""
+    before = json.loads(call("plan", "users.csv", "--json")[1])["rows"][:3]
+    assert call("run", "users.csv", "--quiet")[0] == 0
+    code, _, err = call("undo", "results.json")
+    assert (code, "add --yes" in err) == (2, True)
+    code, out, _ = call("undo", "results.json", "--dry-run")
+    assert (code, "row 5  user00201@example.edu  would be updated (products, status)" in out) == (0, True)
+    assert "Nothing was sent." in out
+    code, out, _ = call("undo", "results.json", "--yes")
+    assert (code, "4 updated" in out, "Report: results.undo.json" in out) == (0, True, True)
+    assert json.loads(call("plan", "users.csv", "--json")[1])["rows"][:3] == before
+    code, _, err = call("undo", "results.json", "--yes", "--school", "another_school")
+    assert (code, "the report says where" in err) == (4, True)
+
+
+def test_an_undo_names_whom_it_leaves(call: Call) -> None:
+    """Who was changed by another run since is listed with the fields."""
+    call("run", "users.csv", "--quiet")
+    Path("later.csv").write_text("\n".join([HEADER, line(2, first="Later")]) + "\n")
+    call("run", "later.csv", "--quiet", "--report", "later.json")
+    code, out, _ = call("undo", "results.json", "--yes")
+    assert code == 0
+    assert "Left as they are: 1 user" in out
+    assert "row 3  user00002@example.edu" in out
+    assert "firstName" in out
