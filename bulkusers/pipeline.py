@@ -19,7 +19,7 @@ from bulkusers.images import Images, images_of
 from bulkusers.journal import Journal, Progress, refuse_live
 from bulkusers.lock import hold_lock
 from bulkusers.models import Image, Item, Outcome, Status
-from bulkusers.report import Report, write_report
+from bulkusers.report import VALUES_LOST, Report, write_report
 from bulkusers.rules import loses
 from bulkusers.settings import Settings
 from bulkusers.source import Facts
@@ -96,6 +96,7 @@ async def carry_out(
         check_place(path, "--report")
     async with AsyncExitStack() as connection:
         api = await connection.enter_async_context(open_api(settings, brake))
+        pipeline = Pipeline(job, settings, api, tally, brake)  # its time begins before the first request
         with hold_lock(settings), ExitStack() as stack:
             refuse_live(journal_of(report))
             books = Books.reopen(report, job.which) if resume else None
@@ -105,7 +106,6 @@ async def carry_out(
             await job.prepare(api, brake, stack)
             if books is None:
                 books = stack.enter_context(Books.begin(report, job.which))
-            pipeline = Pipeline(job, settings, api, tally, brake)
             await pipeline.send_all(books)
             await connection.aclose()  # the last that can be cancelled: what the report says must be the run's end
             result = pipeline.write_report(books, arguments)
@@ -363,4 +363,4 @@ class Pipeline(Generic[T]):
         yield from (asdict(notice) for notice in self._job.facts.notices)
         if self._losing:
             message = "users lost values that stood in their records"
-            yield {"code": "values-lost", "message": message, "count": self._losing, "rows": self._losing_rows}
+            yield {"code": VALUES_LOST, "message": message, "count": self._losing, "rows": self._losing_rows}

@@ -58,6 +58,14 @@ async def test_five_thousand_rows_of_which_one_in_a_hundred_changed(tmp_path: Pa
         assert len(sandbox.ledger) == 2 * 5_000 + 50
 
 
+async def test_the_time_of_a_run_begins_with_its_first_request(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Reading all users takes time, too, and counts in the requests per second."""
+    sandbox.switches = Switches(latency=0.3)
+    report = await send_lines(sandbox, tmp_path, equal_line(1), changed_only=True)
+    assert report.http["requests"] == 1
+    assert report.run["seconds"] >= 0.3
+
+
 async def test_new_users_are_created_with_one_request_each(sandbox: Sandbox, tmp_path: Path) -> None:
     """What is not in the list is created; what is refused or stands twice in the file is counted as in any run."""
     rows = [equal_line(1), line(2), *(line(number) for number in range(200, 210)), line(200), line(300, first="")]

@@ -99,6 +99,14 @@ def test_programs_get_json_and_an_exit_code(call: Call) -> None:
     assert call("plan", "users.csv", "--detailed-exitcode", "--quiet")[:2] == (0, "")
 
 
+def test_an_overwrite_says_who_lost_something(call: Call) -> None:
+    """Where nobody can be asked, the summary says how many did; and so does the report whenever it is read."""
+    code, out, _ = call("run", "users.csv", "--existing", "overwrite")
+    assert (code, "3 users lost values that stood in their records" in out) == (0, True)
+    assert "3 users lost values" in call("report", "results.json")[1]
+    assert "lost values" not in call("run", "users.csv")[1]
+
+
 def test_a_cap_refuses_and_says_how_to_allow_it(call: Call) -> None:
     """Exit 8, and nothing is written."""
     code, _, err = call("run", "users.csv", "--max-updates", "1")

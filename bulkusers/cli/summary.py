@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bulkusers.models import Status
-from bulkusers.report import Report
+from bulkusers.report import VALUES_LOST, Report
 from bulkusers.tally import IN_TROUBLE, Problem
 
 WIDTH: Final = 80
@@ -34,6 +34,10 @@ def summarize(report: Report) -> Iterator[str]:
     yield ""
     yield from table_of_counts(counts)
     yield f"  {report.http['requests']:>9,} requests, {report.http['requests_per_second']:,} per second"
+    for warning in report.warnings:
+        if warning.get("code") == VALUES_LOST:
+            rows = ", ".join(map(str, warning["rows"])) + (", …" if warning["count"] > len(warning["rows"]) else "")
+            yield cut(f"  {warning['count']:>9,} {warning['message']} (rows {rows})")
     yield from list_problems(report.problems)
     steps = list(next_steps(report))
     if steps:
