@@ -1,0 +1,190 @@
+"""A school's user API that is never the bottleneck: one process, one dictionary, HTTP parsed by hand.
+
+    python benchmarks/server.py [--delay 0.05] [--users users.csv] [--share 0.5]
+
+It prints its URL, and stops when its standard input ends. It holds users (`POST`, `GET`, `PUT /SCHOOL/users`), answers
+after `--delay` seconds, and counts what it saw: `GET /bench` tells, `DELETE /bench` begins anew with the users it had
+at its start. `--share` of the rows of `--users` are there at the start, evenly spread.
+"""
+
+import argparse
+import asyncio
+import csv
+import gc
+import sys
+import time
+from array import array
+from itertools import accumulate, count, pairwise
+from urllib.parse import unquote_to_bytes
+
+import orjson
+import uvloop
+
+REASONS = {200: b"OK", 201: b"Created", 404: b"Not Found", 409: b"Conflict"}
+TOKEN = "benchmark"
+# what servers behind a balancer usually say besides
+USUAL = b"Content-Type: application/json; charset=utf-8\r\nConnection: keep-alive\r\nDate: Mon, 02 Nov 2026 02:15:00 GMT"
+HEADS = {
+    status: b"HTTP/1.1 %d %s\r\n%s\r\nContent-Length: " % (status, reason, USUAL) for status, reason in REASONS.items()
+}
+
+
+class School:
+    """The users, and what was seen of those who asked."""
+
+    def __init__(self, users: dict[bytes, bytes], delay: float) -> None:
+        self._at_start = users
+        self.delay = delay  # seconds before each answer
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew."""
+        self.users = dict(self._at_start)
+        self.times = array("d")  # of every request, as it was complete
+        self.held = 0.0  # seconds that answers were held back, altogether
+        self.received = self.sent = 0  # bytes
+        self.busy = time.process_time()
+
+    def answer(self, method: bytes, path: bytes, body: bytes) -> bytes:
+        """Answer one request."""
+        if method == b"GET" and path == b"/bench":
+            return self._say(200, orjson.dumps(self.summary()))
+        if method == b"DELETE" and path == b"/bench":
+            self.begin()
+            return self._say(200, b"{}")
+        self.times.append(time.perf_counter())
+        _, _, kind, *more = path.split(b"/")
+        if kind != b"users":
+            return self._say(200, b"{}")
+        if method == b"POST":
+            return self._create(orjson.loads(body))
+        if not more:
+            return self._say(200, b"{%s}" % b",".join(b'"%s":%s' % user for user in self.users.items()))
+        email = unquote_to_bytes(more[0]).lower()
+        if email not in self.users:
+            return self._say(404, b'{"error":"not found"}')
+        if method == b"PUT":
+            self.users[email] = body
+        return self._say(200, self.users[email])
+
+    def _create(self, user: dict[str, object]) -> bytes:
+        email = str(user["email"]).lower().encode()
+        if email in self.users:
+            return self._say(409, b'{"error":"user exists"}')
+        user.pop("disableRegistrationMail", None)
+        record = self.users[email] = orjson.dumps({"_id": "%024x" % len(self.users), **user})
+        return self._say(201, record)
+
+    def _say(self, status: int, body: bytes) -> bytes:
+        return b"%s%d\r\n\r\n%s" % (HEADS[status], len(body), body)
+
+    def summary(self) -> dict[str, float]:
+        """Return what was seen since the beginning."""
+        times = self.times
+        seconds = times[-1] - times[0] if times else 0.0
+        return {
+            "requests": len(times),
+            "seconds": seconds,  # from the first request to the last
+            "most_in_1s": most_within(times, 1.0),
+            "most_in_100ms": most_within(times, 0.1),
+            "mean_delay": self.held / len(times) if times else 0.0,
+            "received": self.received,
+            "sent": self.sent,
+            "busy": time.process_time() - self.busy,  # seconds of CPU
+            "users": len(self.users),
+        }
+
+
+def most_within(times: "array[float]", seconds: float) -> int:
+    """Return the most requests in any window of that length."""
+    most = first = 0
+    for place, now in enumerate(times):
+        while times[first] <= now - seconds:
+            first += 1
+        most = max(most, place - first + 1)
+    return most
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, school: School, loop: asyncio.AbstractEventLoop) -> None:
+        self._school = school
+        self._loop = loop
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way back."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every request that is complete."""
+        self._buffer = self._buffer + data if self._buffer else data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:end]
+            place = head.lower().find(b"\r\ncontent-length:")
+            length = int(head[place + 17 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
+            whole = end + 4 + length
+            if len(self._buffer) < whole:
+                return
+            method, path, _ = head.split(b" ", 2)
+            self._reply(self._school.answer(method, path, self._buffer[end + 4 : whole]), whole)
+            self._buffer = self._buffer[whole:]
+
+    def _reply(self, answer: bytes, received: int) -> None:
+        school = self._school
+        school.received += received
+        school.sent += len(answer)
+        if school.delay:
+            self._loop.call_later(school.delay, self._write_late, answer, time.perf_counter())
+        else:
+            self._transport.write(answer)
+
+    def _write_late(self, answer: bytes, came: float) -> None:
+        self._school.held += time.perf_counter() - came
+        self._transport.write(answer)
+
+
+def read_users(path: str, share: float) -> dict[bytes, bytes]:
+    """Return a share of a file's users as the school has them."""
+    users = {}
+    with open(path, encoding="utf-8", newline="") as file:  # noqa: PTH123 - as short as it can be
+        for number, row in enumerate(csv.DictReader(file)):
+            if int((number + 1) * share) > int(number * share):
+                email = row["Email"].lower()
+                record = {
+                    "_id": "%024x" % number,
+                    "email": row["Email"],
+                    "firstName": row["First Name"],
+                    "lastName": row["Last Name"],
+                    "products": ["scheduling"],
+                    "roles": ["kept"],
+                    "phone": "555-0100",
+                }
+                users[email.encode()] = orjson.dumps(record)
+    return users
+
+
+async def serve(school: School, port: int) -> None:
+    """Serve until the standard input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(school, loop), "127.0.0.1", port, backlog=1024)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--users", default="")
+    parser.add_argument("--share", type=float, default=1.0)
+    options = parser.parse_args()
+    users = read_users(options.users, options.share) if options.users else {}
+    gc.freeze()
+    uvloop.run(serve(School(users, options.delay), options.port))
+
+
+if __name__ == "__main__":
+    main()
