@@ -1,14 +1,16 @@
 """The network: the only part that speaks HTTP, and the one place where its errors become ours."""
 
+import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import BinaryIO, Final
 
 import aiohttp
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from bulkusers.errors import AccessError, SettingsError, TransportError
@@ -21,36 +23,72 @@ KEEP_ALIVE: Final = 4.0  # seconds; servers on Node close idle connections after
 CONNECT: Final = 10.0  # seconds at most until there is a connection
 MAX_ANSWER: Final = 1 << 20  # bytes of one answer, unpacked; a record has a few hundred
 MAX_LIST: Final = 1 << 30  # bytes of a list of records, unpacked; it goes to the disk
+TARGET: Final = re.compile("[!-~]+")  # what a request line may hold: no blank, no line end (RFC 9112 3.2)
 
 
-SENDING: Final[ContextVar[bool]] = ContextVar("sending")  # whether the request of this task is on its way
+class Watchdog:
+    """Cuts connections whose answer is late; one timer for all, as one for each costs a tenth of a request."""
 
+    def __init__(self, patience: float) -> None:
+        self._patience = patience  # seconds, the same for all: who began first is late first
+        self._deadlines: dict[Connection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-class Noted(aiohttp.ClientRequest):
-    """A request that notes when it is about to go out, before its first byte.
+    def watch(self, connection: Connection) -> None:
+        """Begin to wait for an answer."""
+        loop = asyncio.get_running_loop()
+        self._deadlines[connection] = loop.time() + self._patience
+        if self._timer is None:
+            self._timer = loop.call_later(self._patience, self._look)
 
-    No kind of error tells whether a request was sent: a time-out may also be one of the connection or of a proxy. The
-    trace hooks of aiohttp do, at a quarter of a request's CPU time; this costs next to nothing.
-    """
+    def forget(self, connection: Connection) -> bool:
+        """Stop waiting; tell whether the answer was not late."""
+        return self._deadlines.pop(connection, None) is not None
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Send the request on a connection that stands."""
-        SENDING.set(True)
-        return await super().send(conn)
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for connection, deadline in list(self._deadlines.items()):
+            if deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._look)
+                return
+            del self._deadlines[connection]
+            if connection.transport is not None:
+                connection.transport.abort()  # whoever waits is told that the connection broke
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Client:
-    """One connection pool, one token. `send` is the `models.Send` to the API, and raises `TransportError`."""
+    """One connection pool, one token. `send` is the `models.Send` to the API, and raises `TransportError`.
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
-        self._session = session
-        self._base = settings.base_url.rstrip("/")
-        self._proxy = settings.proxy or None
+    Connections, TLS, proxies and the reading of answers are aiohttp's; the few bytes of a request are written here, at
+    once. That is 24 us of CPU for a request instead of 60 through a `ClientSession`, and there is nothing to switch
+    off: no redirects (a POST that is redirected becomes a GET, whose 200 looks like "created"), no cookies and no
+    ~/.netrc, which would stand above the token, no PUT that is sent again behind our back when a connection drops.
+    """
+
+    def __init__(self, connector: aiohttp.TCPConnector, settings: Settings) -> None:
+        self._connector = connector
         self._password = settings.password
-        connect = min(settings.timeout, CONNECT)
-        self._timeout = aiohttp.ClientTimeout(total=settings.timeout, sock_connect=connect)
-        # a list may take long, as long as it keeps coming
-        self._patience = aiohttp.ClientTimeout(total=None, sock_read=settings.timeout, sock_connect=connect)
+        self._timeout = settings.timeout
+        self._until_connected = aiohttp.ClientTimeout(connect=min(settings.timeout, CONNECT))
+        self._watchdog = Watchdog(settings.timeout)
+        base = URL(settings.base_url, encoded=True)
+        self._path = base.raw_path.rstrip("/")
+        # where every connection leads; never sent itself
+        self._server = aiohttp.ClientRequest(
+            "GET",
+            base,
+            headers={"User-Agent": f"bulkusers/{__version__}", "Accept": "application/json"},
+            # plain http goes to this machine only, where a proxy has no business
+            proxy=URL(settings.proxy) if settings.proxy and base.scheme == "https" else None,
+            loop=asyncio.get_running_loop(),
+        )
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in self._server.headers.items())
         self.token = settings.token
 
     async def send(self, request: Request) -> Response:
@@ -61,32 +99,65 @@ class Client:
             AccessError: the certificate is not to be trusted.
 
         """
-        SENDING.set(False)
+        written = self._write(request)
+        # Nothing of aiohttp's errors is kept: they hold URLs with e-mails.
         try:
-            answer = await self._session.request(
-                request.method,
-                URL(self._base + request.path, encoded=True),
-                data=request.body,
-                headers=self._headers(request),
-                proxy=self._proxy,
-                allow_redirects=False,  # a POST that is redirected becomes a GET, whose 200 looks like "created"
-                timeout=self._timeout if request.into is None else self._patience,
-            )
-            async with answer:
-                body = await _read(answer, request.into if answer.ok else None)
-                return Response(answer.status, body if answer.ok else self._strike(body), answer.headers)
-        # Nothing of aiohttp's errors is kept: they hold the token, and URLs with e-mails.
+            connection = await self._connector.connect(self._server, [], self._until_connected)
         except aiohttp.ClientConnectorCertificateError:
             raise AccessError(
                 "the server's certificate is not to be trusted",
                 hint="if your network re-signs traffic, name its CA with --ca-file; checking cannot be turned off",
             ) from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if not SENDING.get():
-                raise _explain_unsent(error) from None
-            if isinstance(error, TimeoutError):
+        except (aiohttp.ClientError, OSError) as error:
+            raise _explain_unsent(error) from None
+        if request.into is None:
+            self._watchdog.watch(connection)
+        try:
+            answer = await self._exchange(connection, written, request.into)
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            connection.close()
+            late = request.into is None and not self._watchdog.forget(connection)
+            if late or isinstance(error, TimeoutError):
                 raise TransportError("the API did not answer in time", sent=True) from None
             raise TransportError(f"the connection broke ({_reason(error)})", sent=True) from None
+        except BaseException:
+            connection.close()
+            self._watchdog.forget(connection)
+            raise
+        self._watchdog.forget(connection)
+        connection.release()
+        return answer
+
+    def _write(self, request: Request) -> bytes:
+        """Return a request as it goes over the wire (RFC 9112 2.1)."""
+        path = self._path + request.path
+        if not TARGET.fullmatch(path):
+            raise ValueError("a path is percent-encoded")
+        head = f"{request.method} {path} HTTP/1.1\r\n{self._headers}"
+        if request.authorized:
+            head += f"Authorization: Bearer {self.token.reveal()}\r\n"
+        if request.body is None:
+            return f"{head}\r\n".encode()
+        return (
+            f"{head}Content-Type: application/json\r\nContent-Length: {len(request.body)}\r\n\r\n".encode()
+            + request.body
+        )
+
+    async def _exchange(self, connection: Connection, written: bytes, into: BinaryIO | None) -> Response:
+        """Write a request and read its answer."""
+        protocol, transport = connection.protocol, connection.transport
+        assert protocol is not None
+        assert transport is not None
+        # a list may take long, as long as it keeps coming
+        protocol.set_response_params(read_until_eof=True, read_timeout=None if into is None else self._timeout)
+        transport.write(written)
+        protocol.start_timeout()
+        message, content = await protocol.read()
+        while 100 <= message.code < 200 and message.code != 101:  # the answer proper is still to come
+            message, content = await protocol.read()
+        good = message.code < 400
+        body = await _read(content, into if good else None)
+        return Response(message.code, body if good else self._strike(body), message.headers)
 
     def _strike(self, body: bytes) -> bytes:
         """Strike our own secrets out of a refusal: the API's words go into reports."""
@@ -96,14 +167,12 @@ class Client:
                 body = body.replace(form.encode(), b"***")
         return body
 
-    def _headers(self, request: Request) -> dict[str, str]:
-        headers = {"Content-Type": "application/json"} if request.body is not None else {}
-        if request.authorized:
-            headers["Authorization"] = f"Bearer {self.token.reveal()}"
-        return headers
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._watchdog.close()
 
 
-async def _read(answer: aiohttp.ClientResponse, into: BinaryIO | None) -> bytes:
+async def _read(content: aiohttp.StreamReader, into: BinaryIO | None) -> bytes:
     """Read an answer piece by piece: a small compressed one may unpack to more than memory holds."""
     whole = b""
     size, most = 0, MAX_ANSWER if into is None else MAX_LIST
@@ -111,10 +180,10 @@ async def _read(answer: aiohttp.ClientResponse, into: BinaryIO | None) -> bytes:
         with scratch_space():
             into.seek(0)  # an earlier attempt may have left something
             into.truncate()
-    while piece := await answer.content.readany():
+    while not content.at_eof():
+        piece = await content.readany()
         size += len(piece)
         if size > most:
-            answer.close()
             raise TransportError("the answer is too large to be one of the API's", sent=True)
         if into is None:
             whole += piece
@@ -157,16 +226,12 @@ async def connect(settings: Settings) -> AsyncIterator[Client]:
     connector = aiohttp.TCPConnector(
         limit=settings.concurrency, keepalive_timeout=KEEP_ALIVE, ssl=_trust(settings) or True
     )
-    async with aiohttp.ClientSession(
-        connector=connector,
-        request_class=Noted,
-        cookie_jar=aiohttp.DummyCookieJar(),  # a cookie would stand above the token
-        trust_env=False,  # a ~/.netrc entry would, too; proxies are named in the settings
-        headers={"User-Agent": f"bulkusers/{__version__}", "Accept": "application/json"},
-    ) as session:
-        # aiohttp sends PUT and GET again by itself when a kept connection drops; the only sender here is us
-        session._retry_connection = False  # noqa: SLF001 - there is no public switch; a test counts at the server
-        yield Client(session, settings)
+    async with connector:
+        client = Client(connector, settings)
+        try:
+            yield client
+        finally:
+            client.close()
 
 
 def _trust(settings: Settings) -> ssl.SSLContext | None:

@@ -6,6 +6,7 @@ checked for the truth. `python tests/failpoints.py KIND MODE NUMBER [MISTAKE] --
 """
 
 import argparse
+import asyncio
 import errno
 import io
 import os
@@ -23,8 +24,10 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 from unittest import mock
 
+from aiohttp import ClientRequest
 from torture import Case, Stage, judge, staging
 from wrong_clients import MISTAKES, STORAGE_MISTAKES
+from yarl import URL
 
 from bulkusers import api, pipeline, retry
 from bulkusers.cli import app
@@ -49,7 +52,7 @@ Zoë,Example,new5@example.edu,events,,0100
 INVALID: Final = frozenset({7})
 OLDER: Final = {"results.json": "an older report\n", "results.rejects.csv": "older rejected rows\n"}
 REACHED: Final = "reached"  # a file that says that the point was come to
-NOBODY: Final = "http://127.0.0.1:1"  # where nothing listens
+NOBODY: Final = URL("http://127.0.0.1:1")  # where nothing listens
 BREAKS: Final = {"break-before": "reset_before", "break-after": "reset_after"}  # what the sandbox does at them
 DEATHS: Final = ("die-before", "die-after")
 MODES: Final = {
@@ -226,7 +229,8 @@ def guarded_send(guard: Guard) -> Callable[..., Any]:
             die()
         if guard.mode == "refuse":
             client = copy(client)
-            client._base = NOBODY  # noqa: SLF001 - one request goes astray, those beside it do not
+            nobody = ClientRequest("GET", NOBODY, loop=asyncio.get_running_loop())
+            client._server = nobody  # noqa: SLF001 - one request goes astray, those beside it do not
         response = await true(client, request)
         if guard.mode == "die-after":
             die()

@@ -43,7 +43,7 @@ TRAPS: Final = {
     "resume_by_position": Trap(kills=2, focus={"rate": 100}),
     "record_before_writing": Trap(kills=3, focus={"concurrency": 20}, switches={"latency": 0.05}),
     "put_twice": Trap(focus={"existing": "overwrite"}),
-    "let_aiohttp_send_again": Trap(
+    "send_updates_again": Trap(
         focus={"existing": "overwrite"}, faults=({**LOST, "action": "reset_before", "method": "PUT", "path": "*"},)
     ),
     "log_in_each": Trap(focus={"log_in": True}, faults=({"path": "*/users*", "action": "kill_token", "nth": 20},)),

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-import aiohttp
+from yarl import URL
 
 from bulkusers import (
     answers,
@@ -81,12 +81,16 @@ def forget_who_was_begun() -> None:
 
 def follow_redirects() -> None:
     """Go wherever the server points."""
-    true = aiohttp.ClientSession.request
+    true = client.Client.send
 
-    def request(session: aiohttp.ClientSession, *where: Any, **how: Any) -> Any:  # noqa: ANN401
-        return true(session, *where, **how | {"allow_redirects": True})
+    async def send(sender: client.Client, request: Request) -> Response:
+        answer = await true(sender, request)
+        if 300 <= answer.status < 400:  # as browsers do
+            where = URL(answer.headers["Location"]).raw_path
+            answer = await true(sender, Request("GET", where.removeprefix(sender._path)))  # noqa: SLF001
+        return answer
 
-    _patch(aiohttp.ClientSession, "request", request)
+    _patch(client.Client, "send", send)
 
 
 def believe_any_page() -> None:
@@ -146,10 +150,19 @@ def put_twice() -> None:
     _patch(client.Client, "send", send)
 
 
-def let_aiohttp_send_again() -> None:
-    """Leave aiohttp its habit of sending an update again when a kept connection drops."""
-    habit = property(lambda _: True, lambda *_: None)
-    aiohttp.ClientSession._retry_connection = habit  # type: ignore[assignment] # noqa: SLF001
+def send_updates_again() -> None:
+    """Send an update again at once when a kept connection drops, as HTTP libraries do by themselves."""
+    true = client.Client.send
+
+    async def send(sender: client.Client, request: Request) -> Response:
+        try:
+            return await true(sender, request)
+        except TransportError:
+            if request.method != "PUT":
+                raise
+            return await true(sender, request)
+
+    _patch(client.Client, "send", send)
 
 
 def log_in_each() -> None:
@@ -226,13 +239,13 @@ def tell_the_token() -> None:
     def tell(outcome: Outcome, **changes: Any) -> Outcome:  # noqa: ANN401
         return replace(outcome, **changes | {"code": "sent", "message": _Told.token})
 
-    set_truly = client.Client._headers  # noqa: SLF001
+    write_truly = client.Client._write  # noqa: SLF001
 
-    def headers(sender: client.Client, request: Request) -> dict[str, str]:
+    def write(sender: client.Client, request: Request) -> bytes:
         _Told.token = sender.token.reveal()
-        return set_truly(sender, request)
+        return write_truly(sender, request)
 
-    _patch(client.Client, "_headers", headers)
+    _patch(client.Client, "_write", write)
     _patch(workers, "replace", tell)
 
 
@@ -353,7 +366,7 @@ MISTAKES: Final[dict[str, Patch]] = {
         resume_by_position,
         record_before_writing,
         put_twice,
-        let_aiohttp_send_again,
+        send_updates_again,
         log_in_each,
         forget_unknown_fields,
         retry_writes,
