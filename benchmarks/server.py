@@ -23,7 +23,9 @@ import uvloop
 REASONS = {200: b"OK", 201: b"Created", 404: b"Not Found", 409: b"Conflict"}
 TOKEN = "benchmark"
 # what servers behind a balancer usually say besides
-USUAL = b"Content-Type: application/json; charset=utf-8\r\nConnection: keep-alive\r\nDate: Mon, 02 Nov 2026 02:15:00 GMT"
+USUAL = (
+    b"Content-Type: application/json; charset=utf-8\r\nConnection: keep-alive\r\nDate: Mon, 02 Nov 2026 02:15:00 GMT"
+)
 HEADS = {
     status: b"HTTP/1.1 %d %s\r\n%s\r\nContent-Length: " % (status, reason, USUAL) for status, reason in REASONS.items()
 }

@@ -54,7 +54,7 @@ def read(who: Item, rules: Rules) -> Generator[Wish, Response, Json | Outcome | 
             return None
         case Meaning.DONE:
             record = json_of(answer)
-            if isinstance(record, dict) and is_about(who, answer, rules):
+            if isinstance(record, dict) and is_about(who, answer, rules) and _can_be_sent(record):
                 return record
             return conclude(
                 who, Status.FAILED, "answer-unexpected", "what the API answered is not this user's record",
@@ -161,15 +161,23 @@ def _tidy(text: str) -> str:
 
 
 def json_of(answer: Response | TransportError) -> object:
-    """Return the JSON of an answer; None where it is none, or none that could be sent back."""
+    """Return the JSON of an answer; None where it is none."""
     if isinstance(answer, TransportError):
         return None
     try:
         said: object = orjson.loads(answer.body)
-        orjson.dumps(said)  # what is nested too deeply for that could never be sent back
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+    except orjson.JSONDecodeError:
         return None
     return said
+
+
+def _can_be_sent(record: Json) -> bool:
+    """Tell whether a record can be sent back: reading allows for deeper nesting than writing."""
+    try:
+        orjson.dumps(record)
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def conclude(

@@ -9,7 +9,6 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import fields
 from enum import Enum, auto
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from bulkusers.models import Item, Outcome, Status
 
 UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED, Status.FAILED}  # a resumed run has these before it again
 CHECKSUM: Final = 9  # bytes of a line before its JSON
-NAMES: Final = {field.name for field in fields(Outcome)}  # of what a line says of a row
+NAMES: Final = frozenset(Outcome._fields)  # of what a line says of a row
 STATUSES: Final = tuple(Status)  # no set: what a line says may be no word at all
 
 

@@ -26,27 +26,22 @@ class Meaning(Enum):
 BUSY_STATUSES: Final = frozenset({429, 503})  # RFC 6585 4, RFC 9110 15.6.4: come back later
 BUSY: Final = 429  # RFC 6585 4: the one status that says of a write that it was not taken; proxies answer 503, too
 READS: Final = frozenset({"GET", "HEAD"})
+TABLE: Final = {  # which statuses of the profile mean what, by method
+    "POST": (("created", Meaning.DONE), ("exists", Meaning.EXISTS), ("maybe_exists", Meaning.MAYBE_EXISTS)),
+    "PUT": (("replaced", Meaning.DONE), ("not_found", Meaning.NOT_FOUND)),
+    "DELETE": (("deleted", Meaning.DONE), ("not_found", Meaning.NOT_FOUND)),
+    "GET": (("found", Meaning.DONE), ("not_found", Meaning.NOT_FOUND)),
+}
 
 
 def classify(request: Request, answer: Response | TransportError, profile: Profile) -> Meaning:
     """Return what an answer means; the profile's own statuses go before HTTP's classes (RFC 9110 15)."""
-    reads = request.method in READS
-    unclear = Meaning.NO_ANSWER if reads else Meaning.LOST
+    unclear = Meaning.NO_ANSWER if request.method in READS else Meaning.LOST
     if isinstance(answer, TransportError):
         return unclear if answer.sent else Meaning.NOT_SENT
     status, known = answer.status, profile.statuses
-    table = {
-        "POST": (
-            (known.created, Meaning.DONE),
-            (known.exists, Meaning.EXISTS),
-            (known.maybe_exists, Meaning.MAYBE_EXISTS),
-        ),
-        "PUT": ((known.replaced, Meaning.DONE), (known.not_found, Meaning.NOT_FOUND)),
-        "DELETE": ((known.deleted, Meaning.DONE), (known.not_found, Meaning.NOT_FOUND)),
-        "GET": ((known.found, Meaning.DONE), (known.not_found, Meaning.NOT_FOUND)),
-    }
-    for statuses, meaning in table.get(request.method, ()):
-        if status in statuses:
+    for name, meaning in TABLE.get(request.method, ()):
+        if status in getattr(known, name):
             return meaning
     if status == 401:
         return Meaning.UNAUTHENTICATED

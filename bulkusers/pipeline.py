@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -228,16 +228,24 @@ class Pipeline(Generic[T]):
         def record(outcome: Outcome) -> None:
             self._tally(outcome)
             self._count_loss(outcome)
-            with self._stopping_when_full():
+            try:
                 journal(outcome)
+            except StorageError as error:
+                self._stop_when_full(error)
 
         def begin(item: Item) -> None:
-            with self._stopping_when_full():
+            try:
                 journal.begin(item)
+            except StorageError as error:
+                self._stop_when_full(error)
+                raise
 
         def keep(image: Image) -> None:
-            with self._stopping_when_full():
+            try:
                 books.images(image)
+            except StorageError as error:
+                self._stop_when_full(error)
+                raise
             if self._job.command == "run":  # an undo takes away what was put there
                 self._expect_loss(image)
 
@@ -286,14 +294,10 @@ class Pipeline(Generic[T]):
                 if len(self._losing_rows) < SHOWN_ROWS:
                     self._losing_rows.append(outcome.row)
 
-    @contextmanager
-    def _stopping_when_full(self) -> Iterator[None]:
+    def _stop_when_full(self, error: StorageError) -> None:
         """Stop the run where something cannot be written: what cannot be written down must not be done."""
-        try:
-            yield
-        except StorageError as error:
-            self._full = self._full or error  # whatever else stopped the run, its journal has gaps now
-            self._brake.pull(error)
+        self._full = self._full or error  # whatever else stopped the run, its journal has gaps now
+        self._brake.pull(error)
 
     @asynccontextmanager
     async def _syncing(self, books: Books) -> AsyncIterator[None]:
@@ -304,8 +308,10 @@ class Pipeline(Generic[T]):
             while not over.is_set():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(over.wait(), SYNC)
-                with self._stopping_when_full():
+                try:
                     await asyncio.to_thread(books.sync)
+                except StorageError as error:
+                    self._stop_when_full(error)
 
         task = asyncio.create_task(sync())
         try:

@@ -39,18 +39,19 @@ def place(user: User, rules: Rules, *, begun: bool = False, absent: bool = False
 
     `absent` says that there was seen to be no such user; the API still knows better.
     """
+    record = rules.record(user)
     doubt = "an interrupted run had begun with this user" if begun else ""
     for _ in range(1 + rules.retries):
         if doubt:
-            outcome_or_none = yield from _look_for_created(user, rules, doubt, absent=absent)
+            outcome_or_none = yield from _look_for_created(user, rules, record, doubt, absent=absent)
             if outcome_or_none is not None:
                 return outcome_or_none
             absent = True
-        request = rules.create(user)
+        request = rules.create(record)
         answer = yield from ask(request)
         match classify(request, answer, rules.profile):
             case Meaning.DONE if is_about(user, answer, rules):
-                return (yield from _created(user, rules, certain=True))
+                return (yield from _created(user, record, certain=True))
             case Meaning.EXISTS | Meaning.MAYBE_EXISTS if doubt:
                 break  # the one that exists may be our own, come late
             case (Meaning.EXISTS | Meaning.MAYBE_EXISTS) as meaning:
@@ -61,7 +62,7 @@ def place(user: User, rules: Rules, *, begun: bool = False, absent: bool = False
                 return unknown(user, doubt)  # this one was refused, but an earlier one may have been taken
             case _:
                 return not_done(user, answer, rules)
-    return (yield from _look_for_created(user, rules, doubt, absent=absent)) or unknown(user, doubt)
+    return (yield from _look_for_created(user, rules, record, doubt, absent=absent)) or unknown(user, doubt)
 
 
 def update(user: User, rules: Rules, known: Json) -> Conversation:
@@ -70,8 +71,8 @@ def update(user: User, rules: Rules, known: Json) -> Conversation:
     return outcome if outcome.code != GONE else (yield from place(user, rules))
 
 
-def _created(user: User, rules: Rules, *, certain: bool) -> Conversation:
-    yield Image(user.row, user.email, None, rules.record(user), certain)
+def _created(user: User, record: Json, *, certain: bool) -> Conversation:
+    yield Image(user.row, user.email, None, record, certain)
     return conclude(user, Status.CREATED)
 
 
@@ -114,7 +115,7 @@ def _bring_up_to_date(user: User, rules: Rules, found: Json) -> Conversation:
 
 
 def _look_for_created(
-    user: User, rules: Rules, doubt: str, *, absent: bool
+    user: User, rules: Rules, record: Json, doubt: str, *, absent: bool
 ) -> Generator[Wish, Response, Outcome | None]:
     """Find out what became of a create whose answer is lost; None where it was certainly not done."""
     found = yield from read(user, rules)
@@ -125,8 +126,8 @@ def _look_for_created(
         return None
     if isinstance(found, Outcome):
         return unknown(user, doubt)
-    if is_exactly(found, rules.record(user), rules):
-        return (yield from _created(user, rules, certain=absent))
+    if is_exactly(found, record, rules):
+        return (yield from _created(user, record, certain=absent))
     return (yield from _bring_up_to_date(user, rules, found))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO, Final
 from urllib.parse import quote, urlencode
 
@@ -31,18 +32,23 @@ class Rules:
         """Fill a path of the profile in; an e-mail stays one segment whatever is in it (RFC 3986 2.1)."""
         if email in {".", ".."}:  # the two segments that encoding cannot tame (RFC 3986 5.2.4)
             raise ValueError("no e-mail address, and not a name for a record")
-        return template.format(school=quote(self.school, safe=""), email=quote(email, safe=""))
+        return template.format(school=_quote_school(self.school), email=quote(email, safe="") if email else "")
 
     def record(self, user: User) -> Json:
         """Return a user as the API writes it; what the row leaves blank is left out."""
         names = self.profile.fields
-        record: Json = {names.email: user.email}
-        for column in SCALARS:
-            if value := self.value(user, column):
-                record[getattr(names, column)] = value
-        for column in LISTS:
-            if values := getattr(user, column):
-                record[getattr(names, column)] = list(values)
+        cells = (
+            (names.email, user.email),
+            (names.first_name, user.first_name),
+            (names.last_name, user.last_name),
+            (names.department, user.department),
+            (names.external_id, user.external_id),
+            (names.status, self.value(user, "status")),
+            (names.products, list(user.products)),
+            (names.roles, list(user.roles)),
+            (names.secondary_departments, list(user.secondary_departments)),
+        )
+        record: Json = {name: value for name, value in cells if value}
         record.setdefault(names.products, [])  # required of every record; none are left to one who has gone
         return record
 
@@ -53,9 +59,9 @@ class Rules:
             value = getattr(self.profile.values, value)
         return value
 
-    def create(self, user: User) -> Request:
+    def create(self, record: Json) -> Request:
         """Return the request that creates a user; the API mails the user unless told not to."""
-        body = self.record(user) | {self.profile.fields.no_mail: not self.notify}
+        body = record | {self.profile.fields.no_mail: not self.notify}
         return Request("POST", self.path(self.profile.paths.create), orjson.dumps(body))
 
     def create_anew(self, record: Json) -> Request:
@@ -84,6 +90,11 @@ class Rules:
     def replace(self, email: str, record: Json) -> Request:
         """Return the request that puts a whole record in the place of a user's present one."""
         return Request("PUT", self.path(self.profile.paths.user, email), orjson.dumps(record))
+
+
+@lru_cache(maxsize=1)
+def _quote_school(school: str) -> str:
+    return quote(school, safe="")
 
 
 def change(found: Json, user: User, rules: Rules) -> tuple[Json, tuple[str, ...]] | None:
@@ -168,4 +179,4 @@ def holds(found: Json, sent: Json, rules: Rules) -> bool:
 
 def same_email(one: object, other: str) -> bool:
     """Compare e-mails as the API is assumed to."""
-    return isinstance(one, str) and email_key(one) == email_key(other)
+    return one == other or (isinstance(one, str) and email_key(one) == email_key(other))

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from bulkusers.answers import INTERRUPTED, NOT_SENT, UNAUTHENTICATED, Conversation, Wish
@@ -89,13 +89,13 @@ class Work(Generic[T]):
 
     place: Callable[[T, bool], Conversation]  # the user, and whether an interrupted run had begun with it
     connect: Callable[[Writes], Send]  # a worker's way to the API
-    begin: Callable[[Item], None]  # called before a user's first request
+    begin: Callable[[Item], None]  # called before a user's first request; where it fails, nothing is sent
     was_begun: Callable[[Item], bool]  # by an interrupted run
     record: Record
     settle: Wait
     brake: Brake
     suspect: Record
-    keep: Callable[[Image], None] = _forget  # called before a change; may pull the brake
+    keep: Callable[[Image], None] = _forget  # called before a change; where it fails, nothing more is sent
 
 
 async def upload_users(items: Iterable[T | Outcome], work: Work[T], *, workers: int) -> None:
@@ -135,23 +135,24 @@ async def _serve(queue: asyncio.Queue[T | None], work: Work[T]) -> None:
     send = work.connect(writes)
     while (user := await queue.get()) is not None:
         begun = work.was_begun(user)
-        if not work.brake.pulled.is_set():
-            work.begin(user)  # may pull the brake: nothing is sent that could not be written down
         if work.brake.pulled.is_set():
             work.record(_left(user, doubt=begun))
             continue
         writes.seen = 0
         began = time.perf_counter()
         try:
+            work.begin(user)
             outcome = await converse(work.place(user, begun), send, work.settle, work.keep)
         except asyncio.CancelledError:
-            work.record(replace(_left(user, doubt=begun or writes.seen > 0), attempts=writes.seen))
+            work.record(_left(user, doubt=begun or writes.seen > 0)._replace(attempts=writes.seen))
             raise
+        except StorageError:  # what cannot be written down must not be done; the brake is pulled
+            outcome = _left(user, doubt=begun or writes.seen > 0)
         ms = round((time.perf_counter() - began) * 1000)
         work.suspect(outcome)
         if work.brake.pulled.is_set() and outcome.code in {NOT_SENT, UNAUTHENTICATED}:
             outcome = _left(user, doubt=begun)  # it was the run's trouble, not the user's
-        work.record(replace(outcome, attempts=writes.seen, ms=ms))
+        work.record(outcome._replace(attempts=writes.seen, ms=ms))
 
 
 def _left(user: Item, *, doubt: bool) -> Outcome:

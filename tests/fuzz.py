@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
@@ -159,7 +159,7 @@ def check_rows(journal: Journal, said: set[bytes]) -> None:
         assert journal.outcome(outcome.row) == outcome
         user = User(outcome.row, outcome.email, "A", "B", ())
         assert journal.progress(user) is Progress.DONE
-        assert journal.progress(replace(user, email=f"{user.email}x")) is Progress.NEW
+        assert journal.progress(user._replace(email=f"{user.email}x")) is Progress.NEW
 
 
 def seeds_of_journal() -> Iterator[bytes]:

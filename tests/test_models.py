@@ -1,7 +1,7 @@
 """The values that travel through a run, and that none of them shows what it must not."""
 
 import traceback
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import dataclass
 
 import pytest
 from conftest import MakeOutcome, MakeSettings, MakeUser
@@ -78,5 +78,5 @@ def test_requests_and_responses_show_no_data() -> None:
 def test_values_cannot_be_changed(make_user: MakeUser, make_outcome: MakeOutcome) -> None:
     """What one worker was given stays what it is."""
     for value in (make_user(), make_outcome()):
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             value.row = 9  # type: ignore[misc] # that is what is tried

@@ -6,7 +6,7 @@ They show that the checker sees what it is there to see. A mistake patches one t
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ def resend_blindly() -> None:
 
     def place(user: User, rules: rules.Rules, *, begun: bool = False) -> Conversation:
         del begun
-        answer = yield from _ask(rules.create(user), again=3)
+        answer = yield from _ask(rules.create(rules.record(user)), again=3)
         if isinstance(answer, Response) and answer.status == 201:
             return Outcome(user.row, user.email, Status.CREATED)
         return Outcome(user.row, user.email, Status.REJECTED, "refused", "the API refused it", "mend it")
@@ -196,8 +196,8 @@ def mail_everybody() -> None:
     """Forget to tell the API that nobody wants a mail."""
     true = rules.Rules.create
 
-    def create(how: rules.Rules, user: User) -> Request:
-        return true(replace(how, notify=True), user)
+    def create(how: rules.Rules, record: Json) -> Request:
+        return true(replace(how, notify=True), record)
 
     _patch(rules.Rules, "create", create)
 
@@ -228,16 +228,17 @@ def keep_the_wrong_image() -> None:
     true = images.Images.__call__
 
     def keep(book: images.Images, image: Image) -> None:
-        true(book, image if image.before is None else replace(image, before=image.sent))
+        true(book, image if image.before is None else image._replace(before=image.sent))
 
     _patch(images.Images, "__call__", keep)
 
 
 def tell_the_token() -> None:
     """Say in a row's message what was sent."""
+    true = journal.Journal.__call__
 
-    def tell(outcome: Outcome, **changes: Any) -> Outcome:  # noqa: ANN401
-        return replace(outcome, **changes | {"code": "sent", "message": _Told.token})
+    def tell(book: journal.Journal, outcome: Outcome) -> None:
+        true(book, outcome._replace(code="sent", message=_Told.token))
 
     write_truly = client.Client._write  # noqa: SLF001
 
@@ -246,7 +247,7 @@ def tell_the_token() -> None:
         return write_truly(sender, request)
 
     _patch(client.Client, "_write", write)
-    _patch(workers, "replace", tell)
+    _patch(journal.Journal, "__call__", tell)
 
 
 class _Told:
@@ -286,12 +287,15 @@ def begin_afterwards() -> None:
 def go_on_when_full() -> None:
     """Send on though nothing can be written down."""
 
-    @contextmanager
-    def ignoring(_: pipeline.Pipeline[User]) -> Iterator[None]:
-        with suppress(StorageError):
-            yield
+    def ignoring(write: Callable[..., None]) -> Callable[..., None]:
+        def write_or_not(book: object, *what: object) -> None:
+            with suppress(StorageError):
+                write(book, *what)
 
-    _patch(pipeline.Pipeline, "_stopping_when_full", ignoring)
+        return write_or_not
+
+    _patch(journal.Journal, "begin", ignoring(journal.Journal.begin))
+    _patch(journal.Journal, "__call__", ignoring(journal.Journal.__call__))
 
 
 def keep_the_torn_end() -> None:
@@ -320,7 +324,7 @@ def put_back_the_latest_image() -> None:
 
     def take_back(changes: images.Changes, how: rules.Rules, **options: bool) -> Conversation:
         latest = changes.images[-1]
-        sent = replace(latest, before=latest.sent)
+        sent = latest._replace(before=latest.sent)
         return (yield from true(replace(changes, images=(sent, *changes.images)), how, **options))
 
     _patch(undo, "take_back", take_back)
