@@ -55,6 +55,10 @@ class Suspicion:
 
     def __call__(self, outcome: Outcome) -> None:
         """Look at one user's outcome; a `models.Record`."""
+        if not outcome.code:
+            self._streak.clear()
+            self._only = False
+            return
         if self._streak and outcome.code != self._streak[-1]:
             self._streak.clear()
             self._only = False

@@ -181,7 +181,9 @@ class Traffic:
         async def send_in_turn(request: Request) -> Response:
             unavailable = 0
             while True:
-                era = await self._wait_for_turn()
+                era = self._find_turn()
+                while era is None:
+                    era = await self._stand_in_line()
                 try:
                     answer = await send(request)
                 except TransportError as error:
@@ -212,26 +214,26 @@ class Traffic:
                     waiting.set_result(self._era)
             self._line.clear()
 
-    async def _wait_for_turn(self) -> int:
-        """Return the era in which a request may start now."""
-        while True:
-            if self._stopped():
-                raise TransportError("the run is stopping", sent=False)
-            now = asyncio.get_running_loop().time()
-            if not self._line and self._delay(now) <= 0:
-                return self._take(now)
-            mine: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._line.append(mine)
-            if self._timer is None:
-                self._let_on()
-            try:
-                era = await mine
-            except asyncio.CancelledError:
-                if not mine.cancelled():  # the turn had come already
-                    self._give_back(mine.result())
-                raise
-            if era == self._era and not self._stopped():
-                return era
+    def _find_turn(self) -> int | None:
+        """Return the era if a request may start at once, None if it has to wait."""
+        if self._stopped():
+            raise TransportError("the run is stopping", sent=False)
+        now = asyncio.get_running_loop().time()
+        return None if self._line or self._delay(now) > 0 else self._take(now)
+
+    async def _stand_in_line(self) -> int | None:
+        """Wait for a turn; return its era, or None if it has passed by then."""
+        mine: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._line.append(mine)
+        if self._timer is None:
+            self._let_on()
+        try:
+            era = await mine
+        except asyncio.CancelledError:
+            if not mine.cancelled():  # the turn had come already
+                self._give_back(mine.result())
+            raise
+        return era if era == self._era and not self._stopped() else self._find_turn()
 
     def _delay(self, now: float) -> float:
         return max(self._paused_until - now, self._breaker.delay(now), self._pace.delay(now))
