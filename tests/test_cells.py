@@ -247,6 +247,8 @@ TOP = st.sampled_from(
 @example("a" * 58 + "@bc.edu")
 @example("a@test")
 @example("a@b.test")
+@example("a@b.Test")
+@example("\u212a@b.edu")
 @example("a@b--c.edu")
 @example("a@xn--a.edu")
 @example("a@b.edu\n")
