@@ -9,8 +9,6 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Final
 
-from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
-
 from bulkusers.columns import BLANKS, COLUMNS, Column, Layout, clean
 from bulkusers.models import Outcome, Status, User
 
@@ -33,13 +31,14 @@ _STATUSES: Final = frozenset({"active", "inactive"})
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _MANGLED: Final = re.compile(r"\d+(?:[.,]\d+)?E\+\d{2,}", re.ASCII | re.IGNORECASE)
 
-# Addresses that email-validator surely accepts, at a sixtieth of its price: with 64 characters in all no part is too
-# long, and without "--" no label is a broken IDNA one.
-_RESERVED: Final = "|".join(sorted({name.rpartition(".")[2] for name in SPECIAL_USE_DOMAIN_NAMES}))
+# Addresses that email-validator surely accepts, at a hundredth of its price: with 64 characters in all no part is too
+# long, and without "--" no label is a broken IDNA one. What `++` took it never gives back; that, and letters in both
+# cases instead of IGNORECASE, is twice as fast.
+_RESERVED: Final = "arpa|invalid|local|localhost|onion|test"  # the ends of its SPECIAL_USE_DOMAIN_NAMES
 _is_plain_email: Final = re.compile(
-    r"(?=.{6,64}\Z)[A-Z0-9_+-]+(?:\.[A-Z0-9_+-]+)*"
-    rf"@(?:[A-Z0-9]+(?:-[A-Z0-9]+)*\.)+(?!(?:{_RESERVED})\Z)[A-Z]{{2,}}",
-    re.ASCII | re.IGNORECASE,
+    r"(?=.{6,64}\Z)[A-Za-z0-9_+-]++(?:\.[A-Za-z0-9_+-]++)*+"
+    rf"@(?:[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+\.)+(?!(?i:{_RESERVED})\Z)[A-Za-z]{{2,}}",
+    re.ASCII,
 ).fullmatch
 
 
@@ -76,11 +75,16 @@ class Rules:
         self._widths = range(layout.width, len(layout.header) + 1)
         self._taken = len(layout.header)
 
+    def pick(self, cells: list[str]) -> Values:
+        """Return the cells of a row that has as many as the header, as they are, in the order of COLUMNS."""
+        picked: Values = self._pick([*cells, ""])
+        return picked
+
     def judge(self, cells: list[str]) -> tuple[Values, Fault | None]:
         """Return a row's cleaned cells, and what is wrong with them if anything is."""
         if len(cells) not in self._widths:
             return self._judge_misfit(cells)
-        raw: Values = self._pick([*cells, ""])
+        raw = self.pick(cells)
         joined = "".join(raw)
         # a part of a printable text in NFC is one as well, and the only blank in it is a space
         if not (joined.isprintable() and unicodedata.is_normalized("NFC", joined) and "'" not in joined):
@@ -95,7 +99,7 @@ class Rules:
             and keys
             and self._known.issuperset(keys)
             and (not status or status.lower() in _STATUSES)
-            and "E+" not in joined.upper()
+            and ("+" not in joined or "E+" not in joined.upper())
             and len(joined) <= _LONGEST
         ):
             return values, None
@@ -231,6 +235,8 @@ def _check_email(email: str) -> Iterator[Fault]:
             "type the address again instead of copying it",
         )
         return
+    from email_validator import EmailNotValidError, validate_email  # takes 14 ms, and most files do without
+
     try:
         validate_email(email, check_deliverability=False)
     except EmailNotValidError:

@@ -187,5 +187,7 @@ def safe_cell(cell: str) -> str:
 
     `clean` takes the apostrophe off again where a file is read, so that a cell survives the way there and back.
     """
+    if not cell or cell[0].isalnum():  # nearly every cell: neither a blank nor the start of a formula
+        return cell
     bare = unicodedata.normalize("NFC", cell).strip(BLANKS)
     return f"'{bare}" if bare.startswith(FORMULA_STARTS) else cell

@@ -7,6 +7,7 @@ has no outcome may or may not have been changed when the process died; `--resume
 import fcntl
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from enum import Enum, auto
@@ -23,7 +24,8 @@ from bulkusers.models import Item, Outcome, Status
 UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED, Status.FAILED}  # a resumed run has these before it again
 CHECKSUM: Final = 9  # bytes of a line before its JSON
 NAMES: Final = frozenset(Outcome._fields)  # of what a line says of a row
-STATUSES: Final = tuple(Status)  # no set: what a line says may be no word at all
+STATUSES: Final = {str(status): status for status in Status}
+GROWTH: Final = 1024  # rows that the index has room for at a time
 
 
 class Progress(Enum):
@@ -104,12 +106,12 @@ class Journal:
         return True
 
     def _recall(self, start: int, entry: Mapping[str, Any]) -> None:
-        row, email = entry["row"], entry["email"]
-        if "status" not in entry or entry["status"] == Status.UNKNOWN:
-            self._begun[row] = email
-        elif entry["status"] not in UNDECIDED:
+        row, status = entry["row"], entry.get("status", Status.UNKNOWN)
+        if status == Status.UNKNOWN:
+            self._begun[row] = entry["email"]
+        elif status not in UNDECIDED:
             self._begun.pop(row, None)
-            self._index(row, email, start)
+            self._index(row, entry["email"], start)
 
     def progress(self, user: Item) -> Progress:
         """Tell how far an interrupted run had come with a user, by row and e-mail both."""
@@ -126,9 +128,10 @@ class Journal:
         self._index(outcome.row, outcome.email, self._write(row_of(outcome)))
 
     def _index(self, row: int, email: str, start: int) -> None:
-        if missing := row + 1 - len(self._starts):
-            self._starts.extend([-1] * max(missing, 0))
-            self._keys.extend([0] * max(missing, 0))
+        if row >= len(self._starts):
+            missing = row + GROWTH - len(self._starts)
+            self._starts.extend(array("q", [-1]) * missing)
+            self._keys.extend(array("q", [0]) * missing)
         self._starts[row] = start
         self._keys[row] = hash(email)
 
@@ -222,21 +225,22 @@ def _read_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[int, dict[s
 
 def _understand(text: bytes, *, first: bool) -> dict[str, Any] | None:
     """Return what a whole line says; None where it is what this version would never write."""
-    with suppress(orjson.JSONDecodeError):
+    try:
         entry = orjson.loads(text)
-        if isinstance(entry, dict) and (first or _is_of_row(entry)):
-            return entry
-    return None
+    except orjson.JSONDecodeError:
+        return None
+    return entry if isinstance(entry, dict) and (first or _is_of_row(entry)) else None
 
 
-def _is_of_row(entry: Mapping[str, Any]) -> bool:
+def _is_of_row(entry: dict[str, Any]) -> bool:
+    row = entry.get("row")
     return (
-        entry.keys() <= NAMES
-        and isinstance(entry.get("row"), int)
-        and entry["row"] > 0
+        NAMES.issuperset(entry)
+        and isinstance(row, int)
+        and row > 0
         and isinstance(entry.get("email"), str)
-        and entry.get("status", Status.CREATED) in STATUSES
-        and isinstance(entry.get("changed", []), list)
+        and ("status" not in entry or (isinstance(entry["status"], str) and entry["status"] in STATUSES))
+        and ("changed" not in entry or isinstance(entry["changed"], list))
     )
 
 
@@ -254,7 +258,17 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
 
 def outcome_of(row: Mapping[str, Any]) -> Outcome:
     """Return the outcome that a report's row says."""
-    return Outcome(**{**row, "status": Status(row["status"]), "changed": tuple(row.get("changed", ()))})
+    return Outcome(
+        row["row"],
+        row["email"],
+        STATUSES[row["status"]],
+        row.get("code", ""),
+        row.get("message", ""),
+        row.get("hint", ""),
+        tuple(row.get("changed", ())),
+        row.get("attempts", 0),
+        row.get("ms", 0),
+    )
 
 
 BEGUN: Final = "begun"
@@ -300,10 +314,8 @@ def read_progress(path: Path) -> dict[str, int]:
             if "sha256" not in next(lines, (0, {"sha256": ""}, 0))[1]:
                 raise SourceError(f"{path} is no journal of a run")
             for _, entry, _ in lines:
-                states[entry["row"]] = Status(entry["status"]) if "status" in entry else BEGUN
+                states[entry["row"]] = STATUSES[entry["status"]] if "status" in entry else BEGUN
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from None
-    counts = dict.fromkeys([*map(str, Status), BEGUN], 0)
-    for state in states.values():
-        counts[state] += 1
-    return counts
+    counts = Counter(states.values())
+    return {state: counts[state] for state in (*map(str, Status), BEGUN)}

@@ -50,17 +50,18 @@ class Facts:
 class Source:
     """A users file that can be sent, row by row; `open_source` makes it."""
 
-    def __init__(self, facts: Facts, file: BinaryIO, rules: Rules, repeats: Repeats) -> None:
+    def __init__(self, facts: Facts, file: BinaryIO, rules: Rules, repeats: Repeats, plain: bytearray) -> None:
         self.facts = facts
         self._file = file
         self._rules = rules
         self._repeats = repeats
+        self._plain = plain  # of each data row: 1 if it has no fault and nothing to clean; it is not judged again
 
     def users(self) -> Iterator[User | Outcome]:
         """Yield each data row in turn: a user, or the outcome of a row that is not to be sent."""
-        judge, repeats = self._rules.judge, self._repeats
-        for row, cells in self.records():
-            values, fault = judge(cells)
+        rules, repeats = self._rules, self._repeats
+        for plain, (row, cells) in zip(self._plain, self.records(), strict=True):
+            values, fault = (rules.pick(cells), None) if plain else rules.judge(cells)
             if fault is not None:
                 yield reject(row, values, fault)
             elif repeats and (repeat := repeats.find(values[EMAIL])) and (repeat.differ or row != repeat.kept):
@@ -140,12 +141,13 @@ def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules)
     reading = Reading(path, file, form)
     data = iter(reading)
     next(data)  # the header
-    rows = rejected = 0
+    rejected = 0
+    plain = bytearray()
     notices: dict[str, Notice] = {}
     sightings = Sightings()
     for row, cells in data:
-        rows += 1
         values, fault = rules.judge(cells)
+        plain.append(fault is None and values == rules.pick(cells))
         if fault is not None:
             rejected += 1
         else:
@@ -162,7 +164,7 @@ def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules)
     facts = Facts(
         path=path,
         sha256=reading.sha256,
-        rows=rows,
+        rows=len(plain),
         encoding=form.encoding,
         delimiter=form.delimiter,
         header=layout.header,
@@ -170,7 +172,7 @@ def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules)
         rejected=rejected + repeats.count_refused(),
         notices=tuple(notices.values()),
     )
-    return Source(facts, file, rules, repeats)
+    return Source(facts, file, rules, repeats, plain)
 
 
 def _note(notices: dict[str, Notice], code: str, row: int) -> None:

@@ -189,8 +189,9 @@ def arm(point: Point, stack: ExitStack) -> None:
     writes, truncates = guard if watches("write") else None, guard if watches("truncate") else None
     if writes or truncates:
 
-        def fdopen(descriptor: int, _: str) -> IO[bytes]:
-            return io.BufferedRandom(RawFile(descriptor, writes, truncates))
+        def fdopen(descriptor: int, _: str, buffering: int = -1) -> IO[bytes]:
+            raw = RawFile(descriptor, writes, truncates)
+            return io.BufferedRandom(raw) if buffering else raw
 
         patch(os, "fdopen", fdopen)
 

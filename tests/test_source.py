@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkusers import duplicates
+from bulkusers.cells import Fault, Rules, Values
 from bulkusers.columns import BLANKS, clean
 from bulkusers.errors import SourceError
 from bulkusers.models import Outcome, Status, User
@@ -410,6 +411,24 @@ def test_memory_hardly_grows_with_the_file(tmp_path: Path, *, repeated: bool) ->
     assert (peak(10_000) - peak(1_000)) / 9_000 < 60  # bytes; the e-mail alone would need more
 
 
+def test_a_row_that_is_fine_as_it_is_is_judged_once(make_file: MakeFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with a fault or with something to clean is judged whenever the file is read."""
+    judged: list[str] = []
+    judge = Rules.judge
+
+    def note(rules: Rules, cells: list[str]) -> tuple[Values, Fault | None]:
+        judged.append(cells[0])
+        return judge(rules, cells)
+
+    monkeypatch.setattr(Rules, "judge", note)
+    bad, padded = "Cid,Doe,nobody,events", "Dan ,Fox,dan@example.edu,events"
+    with open_source(make_file(HEAD, ANN, bad, padded, BOB), products=PRODUCTS) as source:
+        assert judged == ["Ann", "Cid", "Dan ", "Bob"]
+        names = [item.first_name if isinstance(item, User) else item.code for item in source.users()]
+    assert names == ["Ann", "email-invalid", "Dan", "Bob"]
+    assert judged[4:] == ["Cid", "Dan "]
+
+
 CELL = st.text(
     st.one_of(st.sampled_from(" ,;|\t\"'\r\n=\xa0\u200b\ufeff\x1f"), st.characters(codec="utf-8")), max_size=8
 )
@@ -455,6 +474,8 @@ def test_every_row_is_kept_with_its_number_and_its_values(
         "-", products=PRODUCTS, stdin=io.BytesIO(text.encode(encoding)), allow_empty=True, **options
     ) as source:
         facts, records, items = source.facts, list(source.records()), list(source.users())
+        source._plain = bytearray(facts.rows)  # noqa: SLF001 - every row is judged again, and comes to the same
+        assert list(source.users()) == items
     assert facts.delimiter == delimiter
     assert facts.rows == len(written)
     assert records == list(written.items())

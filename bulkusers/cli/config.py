@@ -1,6 +1,5 @@
 """Where settings come from: option > environment > coursedog.properties > default."""
 
-import configparser
 import os
 import stat
 from collections.abc import Mapping
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from bulkusers.cli.screen import Screen
 from bulkusers.errors import SettingsError
@@ -38,6 +36,8 @@ def load_properties(path: Path | None) -> dict[str, str]:
         raise SettingsError(f"there is no {path}", hint="bulkusers login writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read {path or PROPERTIES}: {getattr(error, 'strerror', error)}") from None
+    import configparser  # where there is a file to read
+
     # without a default section, whose values would come back in each other one
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), strict=False, allow_no_value=True, default_section=""
@@ -143,6 +143,8 @@ def find_password() -> Secret:
 
 def find_proxy(base_url: str) -> str:
     """Return the proxy that the usual environment variables name for this URL, if any; none for this machine."""
+    from urllib.request import getproxies, proxy_bypass  # brings an HTTP client, which no help or report needs
+
     parts = urlsplit(base_url)
     if not parts.hostname or is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
         return ""
