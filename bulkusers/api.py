@@ -41,7 +41,7 @@ class Api:
     def connect(self, writes: Writes) -> Send:
         """Return a worker's way to the API: what the API says is news for all workers, its count of writes its own."""
         send = counting(braking(self._client.send, self._brake), writes)
-        send = self._traffic.guard(metered(send, self.meter))
+        send = self._traffic.guard(metered(send, self.meter), lambda: writes.taken > 0)
         send = self._tokens.authenticating(send)
         return self._retrying(send)
 

@@ -109,9 +109,10 @@ class Journal:
         row, status = entry["row"], entry.get("status", Status.UNKNOWN)
         if status == Status.UNKNOWN:
             self._begun[row] = entry["email"]
-        elif status not in UNDECIDED:
-            self._begun.pop(row, None)
-            self._index(row, entry["email"], start)
+        else:
+            self._begun.pop(row, None)  # whatever it is, it is known: nobody has to look what was done
+            if status not in UNDECIDED:
+                self._index(row, entry["email"], start)
 
     def progress(self, user: Item) -> Progress:
         """Tell how far an interrupted run had come with a user, by row and e-mail both."""

@@ -27,6 +27,7 @@ MOST_BAD: Final = 10  # of them that may be bad: then the API is down
 BAD_RUN: Final = 8  # bad results in a row: then it is down, too, and two more requests fit into its first minute
 FIRST_WAIT: Final = 30.0  # seconds until the first probe; doubles with each that fails
 LONGEST_WAIT: Final = 300.0  # seconds between probes
+NO_ERA: Final = -1  # told to those who were woken without a turn
 LONGEST_OUTAGE: Final = 900.0  # seconds without a success
 RESUME: Final = "go on later: run again with --resume"
 
@@ -167,8 +168,10 @@ class Traffic:
         self._pauses = 0  # since the last success
         self._busy_since: float | None = None  # with nothing but "too busy" ever since
 
-    def guard(self, send: Send) -> Send:
+    def guard(self, send: Send, under_way: Callable[[], bool] = lambda: False) -> Send:
         """Return a `Send` that waits for its turn, and sends again what the API was too busy for (429, 503).
+
+        What is `under_way` when the run is to end may go on, unless it would have to wait for the API.
 
         A write that was answered 503 is handed back after the pause has begun: proxies say it also of what is done.
         So is a read that meets 503 again and again while others pass.
@@ -181,9 +184,9 @@ class Traffic:
         async def send_in_turn(request: Request) -> Response:
             unavailable = 0
             while True:
-                era = self._find_turn()
+                era = self._find_turn(under_way)
                 while era is None:
-                    era = await self._stand_in_line()
+                    era = await self._stand_in_line(under_way)
                 try:
                     answer = await send(request)
                 except TransportError as error:
@@ -211,17 +214,17 @@ class Traffic:
         if self._stopped():
             for waiting in self._line:
                 if not waiting.done():
-                    waiting.set_result(self._era)
+                    waiting.set_result(NO_ERA)
             self._line.clear()
 
-    def _find_turn(self) -> int | None:
+    def _find_turn(self, under_way: Callable[[], bool]) -> int | None:
         """Return the era if a request may start at once, None if it has to wait."""
-        if self._stopped():
-            raise TransportError("the run is stopping", sent=False)
         now = asyncio.get_running_loop().time()
+        if self._stopped() and (not under_way() or self._hold(now) > 0):
+            raise TransportError("the run is stopping", sent=False)
         return None if self._line or self._delay(now) > 0 else self._take(now)
 
-    async def _stand_in_line(self) -> int | None:
+    async def _stand_in_line(self, under_way: Callable[[], bool]) -> int | None:
         """Wait for a turn; return its era, or None if it has passed by then."""
         mine: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._line.append(mine)
@@ -233,10 +236,16 @@ class Traffic:
             if not mine.cancelled():  # the turn had come already
                 self._give_back(mine.result())
             raise
-        return era if era == self._era and not self._stopped() else self._find_turn()
+        if era == self._era and (under_way() or not self._stopped()):
+            return era
+        return self._find_turn(under_way)
 
     def _delay(self, now: float) -> float:
-        return max(self._paused_until - now, self._breaker.delay(now), self._pace.delay(now))
+        return max(self._hold(now), self._pace.delay(now))
+
+    def _hold(self, now: float) -> float:
+        """Return the seconds until the API may be asked anything."""
+        return max(self._paused_until - now, self._breaker.delay(now))
 
     def _take(self, now: float) -> int:
         self._pace.take(now)

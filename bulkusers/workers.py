@@ -15,16 +15,22 @@ from bulkusers.models import Image, Item, Outcome, Record, Request, Response, Se
 QUEUED: Final = 2  # users waiting for each worker: enough that none waits, few enough that the file is read no faster
 BREATH: Final = 100  # outcomes that need no request, after which the producer lets others run
 DRAIN: Final = 30.0  # seconds that a stopped run gives to what is under way
+TURNED_AWAY: Final = frozenset({401, 429})  # answers to writes that surely changed nothing: they come before the work
 Result = TypeVar("Result")
 T = TypeVar("T", bound=Item)
 Wait = Callable[[], Awaitable[None]]
 
 
 class Writes:
-    """Counts the requests of one conversation that may have changed something: those that the API may have seen."""
+    """Counts the requests of one conversation that may have changed something."""
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.seen = 0  # that the API may have seen
+        self.taken = 0  # ... and did not turn away
+
+    def begin(self) -> None:
+        """Count another conversation's."""
+        self.seen = self.taken = 0
 
 
 def counting(send: Send, writes: Writes) -> Send:
@@ -34,11 +40,15 @@ def counting(send: Send, writes: Writes) -> Send:
         if request.method in READS or not request.authorized:
             return await send(request)
         writes.seen += 1  # also where we are cancelled in the middle
+        writes.taken += 1
         try:
-            return await send(request)
+            answer = await send(request)
         except TransportError as error:
             writes.seen -= not error.sent
+            writes.taken -= not error.sent
             raise
+        writes.taken -= answer.status in TURNED_AWAY
+        return answer
 
     return send_and_count
 
@@ -138,19 +148,19 @@ async def _serve(queue: asyncio.Queue[T | None], work: Work[T]) -> None:
         if work.brake.pulled.is_set():
             work.record(_left(user, doubt=begun))
             continue
-        writes.seen = 0
+        writes.begin()
         began = time.perf_counter()
         try:
             work.begin(user)
             outcome = await converse(work.place(user, begun), send, work.settle, work.keep)
         except asyncio.CancelledError:
-            work.record(_left(user, doubt=begun or writes.seen > 0)._replace(attempts=writes.seen))
+            work.record(_left(user, doubt=begun or writes.taken > 0)._replace(attempts=writes.seen))
             raise
         except StorageError:  # what cannot be written down must not be done; the brake is pulled
-            outcome = _left(user, doubt=begun or writes.seen > 0)
+            outcome = _left(user, doubt=begun or writes.taken > 0)
         ms = round((time.perf_counter() - began) * 1000)
         work.suspect(outcome)
-        if work.brake.pulled.is_set() and outcome.code in {NOT_SENT, UNAUTHENTICATED}:
+        if work.brake.pulled.is_set() and outcome.code in {NOT_SENT, UNAUTHENTICATED} and not writes.taken:
             outcome = _left(user, doubt=begun)  # it was the run's trouble, not the user's
         work.record(outcome._replace(attempts=writes.seen, ms=ms))
 

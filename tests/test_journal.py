@@ -184,7 +184,7 @@ def test_there_is_nothing_to_go_on_with_where_no_journal_is(path: Path) -> None:
 def test_an_interrupted_run_knows_how_far_each_user_came(
     create: Open, reopen: Open, make_outcome: MakeOutcome, make_user: MakeUser
 ) -> None:
-    """What is done is done; what was begun, has failed or is unknown must be looked at; the rest is new."""
+    """What is done is done; what was begun or is unknown must be looked at; the rest, failed or not, is new."""
     with create() as journal:
         for row in range(2, 7):
             journal.begin(make_user(row))
@@ -198,7 +198,7 @@ def test_an_interrupted_run_knows_how_far_each_user_came(
     progress = {row: again.progress(make_user(row)) for row in range(2, 11)}
     assert progress == {
         2: Progress.DONE,
-        3: Progress.BEGUN,
+        3: Progress.NEW,
         4: Progress.BEGUN,
         5: Progress.BEGUN,
         6: Progress.BEGUN,

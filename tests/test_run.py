@@ -372,6 +372,23 @@ async def test_a_token_that_dies_is_replaced_by_one_login(send: Send, sandbox: S
     assert sum(entry.path.endswith("/sessions") for entry in sandbox.ledger) == 1
 
 
+async def test_a_conversation_that_is_under_way_is_led_to_its_end(send: Send, sandbox: Sandbox) -> None:
+    """Whose create was answered is not left half done when the run stops; nobody else is begun."""
+    brake = Brake()
+
+    async def stop_after_the_first_write() -> None:
+        while not writes(sandbox):  # noqa: ASYNC110 - the sandbox has no event for it
+            await asyncio.sleep(0.001)
+        brake.pull(Interrupted("SIGTERM", 15))
+
+    sandbox.switches = Switches(latency=0.05)
+    stopping = asyncio.create_task(stop_after_the_first_write())
+    report = await send(line(4), line(5), brake=brake, concurrency=1)
+    await stopping
+    assert statuses(report) == {2: "updated", 3: "unprocessed"}
+    assert writes(sandbox) == ["POST", "PUT"]
+
+
 async def test_a_stopped_run_finishes_what_is_under_way_and_lists_the_rest(send: Send, sandbox: Sandbox) -> None:
     """The brake loses nothing: what was begun has its outcome, what was not is unprocessed, and both are true."""
     sandbox.switches = Switches(latency=0.005)
