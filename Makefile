@@ -41,9 +41,12 @@ check: .venv/installed  ## Run every check: lint, types, layers, tests
 	.venv/bin/lint-imports
 	$(MAKE) test
 
-bench: .venv/installed  ## Measure memory
-	.venv/bin/python benchmarks/memory.py
-	.venv/bin/python benchmarks/snapshot.py
+bench: .venv/bench  ## Measure everything there is to measure (20 minutes)
+	.venv/bin/python -m benchmarks
+
+.venv/bench: .venv/installed
+	.venv/bin/python -m pip install --quiet --editable '.[dev,bench]'
+	touch .venv/bench
 
 format: .venv/installed  ## Format the code
 	.venv/bin/ruff format .

@@ -1,0 +1,163 @@
+"""How fast we are beside every other client: without latency, with users who exist, with latency."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.measure import ROOT, Bench, Case, Goal, Result, Run, client, ours, play, serve
+
+NAMES = {
+    "vendor": "requests.post, one by one (the vendor's way)",
+    "threads": "requests.Session, 20 threads",
+    "httpx_tasks": "httpx.AsyncClient, 20 tasks",
+    "aiohttp_docs": "aiohttp as documented",
+    "aiohttp_bare": "aiohttp bare, tuned, uvloop: the yardstick",
+    "ours": "bulkusers",
+    "wrk": "wrk, in C: the far limit of the server",
+}
+ROWS = {
+    "vendor": 4_000,
+    "threads": 5_000,
+    "httpx_tasks": 1_500,
+    "aiohttp_docs": 40_000,
+    "aiohttp_bare": 60_000,
+    "ours": 60_000,
+}
+SECONDS = 3  # that wrk sends
+COLUMNS = ("client", "rows", "rows/s", "CPU us a row", "server busy", "bulkusers is faster")
+LATENCY = 0.05  # seconds
+WORKERS = {"vendor": 1, "20": 20, "200": 200}
+
+
+def flood(_: Path, url: str) -> list[str]:
+    """Send as many users as wrk can."""
+    script = str(ROOT / "benchmarks/clients/wrk.lua")
+    return ["wrk", "-t1", "-c20", f"-d{SECONDS}s", "-s", script, url]
+
+
+def tell(cases: dict[str, Case]) -> list[list[str]]:
+    """Return a table of clients."""
+    mine = cases["ours"]
+    return [
+        [
+            NAMES[name],
+            f"{case.runs[-1].rows:,}",
+            f"{case.spread(lambda run: run.rate):,.0f}",
+            f"{case.spread(lambda run: run.cpu_us):,.1f}",
+            f"{case.spread(lambda run: run.busy).median:.0%}",
+            "" if case is mine else f"{mine.ratio(case):,.2f}x",
+        ]
+        for name, case in cases.items()
+    ]
+
+
+def speed_new(bench: Bench) -> Result:
+    """Send new users, no latency, 20 workers: every client."""
+    with serve() as server:
+        cases = {
+            name: Case(bench.size(rows), ours() if name == "ours" else client(name), server)
+            for name, rows in ROWS.items()
+        }
+        notes = []
+        if shutil.which("wrk"):
+            cases["wrk"] = Case(0, flood, server)
+        else:
+            notes.append("skipped: wrk is not installed")
+        play(bench, cases)
+    for name, case in cases.items():
+        for run in case.runs:
+            assert name == "wrk" or run.seen["users"] == run.requests == case.rows, f"{name} left users out"
+    mine = cases["ours"]
+    cpu = cases["aiohttp_bare"].ratio(mine, lambda run: run.cpu)
+    notes.append(f"of our CPU time, the bare client needs {cpu:.0%}")
+    if "wrk" in cases:
+        wrk = cases["wrk"]
+        notes.append(
+            f"the server is not what binds: it answers wrk {wrk.spread(lambda run: run.rate).median:,.0f} requests/s "
+            f"(busy {wrk.spread(lambda run: run.busy).median:.0%}), us {mine.spread(lambda run: run.rate).median:,.0f}"
+        )
+    return Result(
+        "speed-new: new users, no latency, 20 workers",
+        COLUMNS,
+        tell(cases),
+        {name: case.figures() | {"ours_is_faster": mine.ratio(case)} for name, case in cases.items()},
+        [
+            Goal("rows/s of the bare client's", mine.ratio(cases["aiohttp_bare"]).median, 0.8, form=".0%"),
+            Goal("rows/s of the vendor's way", mine.ratio(cases["vendor"]).median, 8, form=".1f", unit="x"),
+            Goal("rows/s of threads", mine.ratio(cases["threads"]).median, 6, form=".1f", unit="x"),
+            Goal("rows/s of httpx", mine.ratio(cases["httpx_tasks"]).median, 20, form=".1f", unit="x"),
+        ],
+        notes,
+    )
+
+
+def speed_half(bench: Bench) -> Result:
+    """Send users half of whom exist and differ, no latency: create, and for these read, merge and replace."""
+    rows = bench.size(30_000)
+    with serve("--users", bench.users(rows), "--share", "0.5") as server:
+        cases = {
+            "vendor": Case(bench.size(2_500), client("vendor"), server),
+            "aiohttp_bare": Case(rows, client("aiohttp_bare"), server),
+            "ours": Case(rows, ours(), server),
+        }
+        play(bench, cases)
+    mine, bare = cases["ours"], cases["aiohttp_bare"]
+    assert all(run.requests == 2 * rows for run in mine.runs + bare.runs)
+    cpu = bare.ratio(mine, lambda run: run.cpu)
+    return Result(
+        "speed-half: half of the users exist and differ, no latency, 20 workers",
+        COLUMNS,
+        tell(cases),
+        {name: case.figures() | {"ours_is_faster": mine.ratio(case)} for name, case in cases.items()},
+        [Goal("rows/s of the bare client's, half exist", mine.ratio(bare).median, 0.8, form=".0%")],
+        [
+            f"of our CPU time, the bare client needs {cpu:.0%}",
+            "the vendor's way overwrites who exists; the others read, merge and replace: 2 requests a row on average",
+        ],
+    )
+
+
+def speed_latency(bench: Bench) -> Result:
+    """Send new users with 50 ms of latency: how much of what Little's law allows, and beside the vendor's way."""
+
+    def share(workers: int) -> Callable[[Run], float]:
+        # whoever is not in the first batch waits for an answer to another
+        return lambda run: (run.requests - workers) / run.span * run.seen["mean_delay"] / workers
+
+    with serve("--delay", str(LATENCY)) as server:
+        cases = {
+            "vendor": Case(bench.size(100), client("vendor"), server),
+            "20": Case(bench.size(4_000), ours(), server),
+            "200": Case(bench.size(30_000), ours(workers=200), server),
+        }
+        play(bench, cases, warm=False)
+    vendor = cases["vendor"]
+    rows, figures = [], {}
+    for name, case in cases.items():
+        faster, little = case.ratio(vendor), case.spread(share(WORKERS[name]))
+        rows.append(
+            [
+                NAMES["vendor"] if case is vendor else f"bulkusers, {name} workers",
+                f"{case.rows:,}",
+                f"{case.spread(lambda run: run.rate):,.1f}",
+                f"{case.spread(lambda run: run.cpu_us):,.0f}",
+                f"{little:.1%}",
+                "" if case is vendor else f"{faster:,.1f}x",
+            ]
+        )
+        figures[name] = case.figures() | {"share_of_littles_law": little, "faster_than_vendor": faster}
+    return Result(
+        f"speed-latency: new users, {LATENCY * 1000:.0f} ms of latency",
+        ("client", "rows", "rows/s", "CPU us a row", "of Little's law", "faster than vendor's"),
+        rows,
+        figures,
+        [
+            Goal("share of Little's law, 20 workers", cases["20"].spread(share(20)).median, 0.98, form=".1%"),
+            Goal("share of Little's law, 200 workers", cases["200"].spread(share(200)).median, 0.95, form=".1%"),
+            Goal("rows/s of the vendor's way, 20 workers", cases["20"].ratio(vendor).median, 19, form=".1f", unit="x"),
+        ],
+        [
+            "Little's law: workers / the time that the server held an answer back, from the first request to the last",
+            "rows/s are of whole commands, from start to exit",
+        ],
+    )
