@@ -14,14 +14,24 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import CORES, ROOT, Bench, Result, Spread, prepare
+from benchmarks.nightly import nightly
 from benchmarks.pace import pace
+from benchmarks.safety import safety
+from benchmarks.size import aftermath, reading, size
 from benchmarks.speed import speed_half, speed_latency, speed_new
+from benchmarks.startup import startup
 
 SCENES: Final[Mapping[str, Callable[[Bench], Result]]] = {
     "speed-new": speed_new,
     "speed-half": speed_half,
     "speed-latency": speed_latency,
     "pace": pace,
+    "nightly": nightly,
+    "size": size,
+    "aftermath": aftermath,
+    "reading": reading,
+    "startup": startup,
+    "safety": safety,
 }
 RESULTS: Final = ROOT / "benchmarks/results.json"
 LIBRARIES: Final = ("aiohttp", "uvloop", "orjson", "requests", "httpx", "email-validator")

@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -40,6 +40,7 @@ class Run:
     first: float  # seconds from its start to its first request; 0 without one
     seen: Mapping[str, Any]
     files: Mapping[str, int]  # bytes of what it left, by name
+    said: str
 
     @property
     def rate(self) -> float:
@@ -167,11 +168,12 @@ def serve(*options: str | Path) -> Iterator[Server]:
 class Bench:
     """A place to work in, and how much of it is wanted."""
 
-    def __init__(self, folder: Path, *, quick: bool) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, quick: bool) -> None:
         self.folder = folder
         self.quick = quick
         self.repeat = 2 if quick else 5
-        self.kept: dict[str, Any] = {}  # what one scene leaves to another, for it takes minutes
+        self.stack = stack  # ends what runs longer than one scene
+        self.largest: object = None  # what the run of the largest file left, for it takes minutes
 
     def size(self, rows: int, least: int = 1) -> int:
         """Return how many rows stand for so many."""
@@ -198,15 +200,16 @@ class Bench:
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
+        text = (here / "said").read_text(encoding="utf-8")
         if process.returncode:
-            raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{(here / 'said').read_text()[-2000:]}")
+            raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{text[-2000:]}")
         seen = server.seen() if server else {}
         files = {path.name: path.stat().st_size for path in here.iterdir()}
         if place is None:
             shutil.rmtree(here)
         first = seen["first"] - began if seen.get("requests") else 0.0
         cpu = usage.ru_utime + usage.ru_stime
-        return Run(rows or seen["requests"], seconds, cpu, usage.ru_maxrss / 1024, first, seen, files)
+        return Run(rows or seen["requests"], seconds, cpu, usage.ru_maxrss / 1024, first, seen, files, text)
 
 
 ENVIRONMENT: Final = {
@@ -220,8 +223,8 @@ ENVIRONMENT: Final = {
 def prepare(*, quick: bool) -> Iterator[Bench]:
     """Take the client's core, which all commands inherit, and a place to work in."""
     os.sched_setaffinity(0, {CLIENT_CORE})
-    with tempfile.TemporaryDirectory(prefix="bulkusers-bench-") as folder:
-        yield Bench(Path(folder), quick=quick)
+    with tempfile.TemporaryDirectory(prefix="bulkusers-bench-") as folder, ExitStack() as stack:
+        yield Bench(Path(folder), stack, quick=quick)
 
 
 Command = Callable[[Path, str], list[str]]
