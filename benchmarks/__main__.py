@@ -13,6 +13,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import picture
 from benchmarks.measure import CORES, ROOT, Bench, Result, Spread, prepare
 from benchmarks.nightly import nightly
 from benchmarks.pace import pace
@@ -88,11 +89,10 @@ def plain(value: object) -> object:
     raise TypeError(value)
 
 
-def write_results(results: Mapping[str, Result], *, quick: bool) -> None:
+def write_results(results: Mapping[str, Result]) -> None:
     """Write everything that was measured."""
     said = {
         "machine": describe_machine(),
-        "quick": quick,
         "scenes": {
             name: {"title": result.title, "figures": result.figures, "notes": result.notes}
             for name, result in results.items()
@@ -122,7 +122,8 @@ def main() -> None:
     show_goals(console, results)
     console.print(f"{time.perf_counter() - began:,.0f} s")
     if not options.scenes and not options.quick:
-        write_results(results, quick=options.quick)
+        write_results(results)
+        picture.main()
 
 
 if __name__ == "__main__":

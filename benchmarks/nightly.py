@@ -47,7 +47,7 @@ def nightly(bench: Bench) -> Result:
         figures,
         [Goal("the vendor's requests for one of --changed-only", ours_of_vendors, 190, form=",.0f")],
         [
-            f"the vendor's way (a create that is refused and an update each) was measured with {cases['vendor'].rows:,} rows",
+            f"the vendor's way, a refused create and an update each, was measured with {cases['vendor'].rows:,} rows",
             "--changed-only reads the list of all users once, up to three of them singly, and sends what differs",
         ],
     )
