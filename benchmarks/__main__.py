@@ -120,7 +120,9 @@ def main() -> None:
             results[name] = SCENES[name](bench)
             show(console, results[name])
     show_goals(console, results)
-    console.print(f"{time.perf_counter() - began:,.0f} s")
+    console.print(
+        f"{time.perf_counter() - began:,.0f} s" + ", quick: the goals are those of the full size" * options.quick
+    )
     if not options.scenes and not options.quick:
         write_results(results)
         picture.main()

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ ROOT: Final = Path(__file__).parents[1]
 CORES: Final = sorted(os.sched_getaffinity(0))
 CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]  # the same where there is but one
 WARM_UP: Final = 200  # rows
+LONGEST: Final = 900  # seconds that a command may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Run:
     rows: int
     seconds: float  # from its start to its exit
     cpu: float  # seconds
-    peak: float  # MB that were resident at the most
+    peak: float  # MB that were resident at the most; the system counts from the fork, so no less than our own 30
     first: float  # seconds from its start to its first request; 0 without one
     seen: Mapping[str, Any]
     files: Mapping[str, int]  # bytes of what it left, by name
@@ -175,9 +177,9 @@ class Bench:
         self.stack = stack  # ends what runs longer than one scene
         self.largest: object = None  # what the run of the largest file left, for it takes minutes
 
-    def size(self, rows: int, least: int = 1) -> int:
+    def size(self, rows: int) -> int:
         """Return how many rows stand for so many."""
-        return max(rows // 10, least) if self.quick else rows
+        return rows // 10 if self.quick else rows
 
     def users(self, rows: int) -> Path:
         """Return a file of so many users: the first ones of always the same file."""
@@ -197,7 +199,15 @@ class Bench:
         with (here / "said").open("wb") as said:
             began = time.perf_counter()
             process = subprocess.Popen(command, stdout=said, stderr=said, cwd=here, env=ENVIRONMENT)
-            _, status, usage = os.wait4(process.pid, 0)
+            limit = threading.Timer(LONGEST, process.kill)
+            limit.start()
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                limit.cancel()
             seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         text = (here / "said").read_text(encoding="utf-8")

@@ -29,20 +29,21 @@ def nightly(bench: Bench) -> Result:
         sent, answered = run.seen["received"] * whole / 1e6, run.seen["sent"] * whole / 1e6
         seconds = case.spread(lambda run: run.seconds) / (1 / whole)
         cpu = case.spread(lambda run: run.cpu_us)
-        table.append(
-            [NAMES[name], f"{requests:,.0f}", f"{sent:,.1f}", f"{answered:,.1f}", f"{seconds:,.1f}", f"{cpu:,.1f}"]
-        )
+        peak = case.spread(lambda run: run.peak)
+        told = (f"{requests:,.0f}", f"{sent:,.1f}", f"{answered:,.1f}", f"{seconds:,.1f}", f"{cpu:,.1f}", f"{peak:.1f}")
+        table.append([NAMES[name], *told])
         figures[name] = {
             "requests": round(requests),
             "sent_mb": round(sent, 2),
             "answered_mb": round(answered, 2),
             "seconds": seconds,
             "cpu_us_per_row": cpu,
+            "peak_mb": peak,
         }
     ours_of_vendors = figures["vendor"]["requests"] / figures["changed_only"]["requests"]
     return Result(
         f"nightly: {rows:,} users who all exist, {CHANGED:.0%} differ, no latency",
-        ("way", "requests", "MB sent", "MB answered", "seconds", "CPU us a row"),
+        ("way", "requests", "MB sent", "MB answered", "seconds", "CPU us a row", "peak MB"),
         table,
         figures,
         [Goal("the vendor's requests for one of --changed-only", ours_of_vendors, 190, form=",.0f")],

@@ -44,14 +44,15 @@ def draw_bars(figures: Mapping[str, Any]) -> Iterator[str]:
     for number, name in enumerate(slowest_first, start=1):
         speed, ratio = figures[name]["rows_per_second"], figures[name]["ours_is_faster"]["median"]
         middle = HEIGHT * number + HEIGHT / 2
+        base = middle + 4.5  # of letters in the middle
         end, low, high = (LEFT + speed[each] * scale for each in ("median", "min", "max"))
         fill, weight = (OURS, "600") if name == "ours" else (BAR, "400")
         said = f"{speed['median']:,.0f}" + ("" if name == "ours" else f" &#183; {compare(ratio)}")
         yield (
-            f'<text x="{LEFT - 10}" y="{middle + 4.5:g}" text-anchor="end" font-weight="{weight}">{NAMES[name]}</text>\n'
+            f'<text x="{LEFT - 10}" y="{base:g}" text-anchor="end" font-weight="{weight}">{NAMES[name]}</text>\n'
             f'<rect x="{LEFT}" y="{middle - 8:g}" width="{end - LEFT:.1f}" height="16" rx="2" fill="{fill}"/>\n'
             f'<path d="M{low:.1f} {middle:g}H{high:.1f}" stroke="{TEXT}" stroke-width="1.5"/>\n'
-            f'<text x="{high + 8:.1f}" y="{middle + 4.5:g}" font-weight="{weight}">{said}</text>'
+            f'<text x="{high + 8:.1f}" y="{base:g}" font-weight="{weight}">{said}</text>'
         )
 
 

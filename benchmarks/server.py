@@ -46,6 +46,7 @@ class School:
         self.users = dict(self._at_start)
         self.times = array("d")  # of every request, as it was complete; the clock is the whole machine's
         self.held = 0.0  # seconds that answers were held back, altogether
+        self.in_flight = self.most_in_flight = 0  # requests whose answer is held back
         self.received = self.sent = 0  # bytes
         self.busy = time.process_time()
 
@@ -95,6 +96,7 @@ class School:
             "most_in_1s": most_within(times, 1.0),
             "most_in_100ms": most_within(times, 0.1),
             "mean_delay": self.held / len(times) if times else 0.0,
+            "most_in_flight": self.most_in_flight,
             "received": self.received,
             "sent": self.sent,
             "busy": busy,  # seconds of CPU
@@ -146,11 +148,14 @@ class Connection(asyncio.Protocol):
         school.received += received
         school.sent += len(answer)
         if school.delay:
+            school.in_flight += 1
+            school.most_in_flight = max(school.most_in_flight, school.in_flight)
             self._loop.call_later(school.delay, self._write_late, answer, time.perf_counter())
         else:
             self._transport.write(answer)
 
     def _write_late(self, answer: bytes, came: float) -> None:
+        self._school.in_flight -= 1
         self._school.held += time.perf_counter() - came
         self._transport.write(answer)
 

@@ -4,6 +4,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,13 +122,13 @@ def aftermath(bench: Bench) -> Result:
 
 def cut(journal: Path, copy: Path, lines: int) -> None:
     """Copy a journal without its last lines."""
-    ends = [0]
+    ends = deque([0], maxlen=lines + 1)
     with journal.open("rb") as file:
         for line in file:
             ends.append(ends[-1] + len(line))
     shutil.copyfile(journal, copy)
     with copy.open("r+b") as file:
-        file.truncate(ends[-1 - lines])
+        file.truncate(ends[0])
 
 
 def reading(bench: Bench) -> Result:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import ROOT, Bench, Case, Goal, Result, Run, client, ours, play, serve
 
@@ -24,7 +25,7 @@ ROWS = {
     "ours": 60_000,
 }
 SECONDS = 3  # that wrk sends
-COLUMNS = ("client", "rows", "rows/s", "CPU us a row", "server busy", "bulkusers is faster")
+COLUMNS = ("client", "rows", "rows/s", "CPU us a row", "server busy", "ours is faster", "by CPU time")
 LATENCY = 0.05  # seconds
 WORKERS = {"vendor": 1, "20": 20, "200": 200}
 
@@ -35,19 +36,43 @@ def flood(_: Path, url: str) -> list[str]:
     return ["wrk", "-t1", "-c20", f"-d{SECONDS}s", "-s", script, url]
 
 
+def cpu_us(run: Run) -> float:
+    """Return the CPU time of a row."""
+    return run.cpu_us
+
+
 def tell(cases: dict[str, Case]) -> list[list[str]]:
     """Return a table of clients."""
     mine = cases["ours"]
     return [
         [
             NAMES[name],
-            f"{case.runs[-1].rows:,}",
+            f"{case.spread(lambda run: run.rows).median:,}",
             f"{case.spread(lambda run: run.rate):,.0f}",
-            f"{case.spread(lambda run: run.cpu_us):,.1f}",
+            f"{case.spread(cpu_us):,.1f}",
             f"{case.spread(lambda run: run.busy).median:.0%}",
             "" if case is mine else f"{mine.ratio(case):,.2f}x",
+            "" if case is mine else f"{case.ratio(mine, cpu_us):,.2f}x",
         ]
         for name, case in cases.items()
+    ]
+
+
+def compare(cases: dict[str, Case]) -> dict[str, Any]:
+    """Return what is written down of clients."""
+    mine = cases["ours"]
+    return {
+        name: case.figures() | {"ours_is_faster": mine.ratio(case), "by_cpu_time": case.ratio(mine, cpu_us)}
+        for name, case in cases.items()
+    }
+
+
+def compare_with_bare(cases: dict[str, Case]) -> list[Goal]:
+    """Return what is to be reached of the yardstick, by the clock and by CPU time."""
+    mine, bare = cases["ours"], cases["aiohttp_bare"]
+    return [
+        Goal("rows/s of the bare client's", mine.ratio(bare).median, 0.8, form=".0%"),
+        Goal("rows by CPU time of the bare client's", bare.ratio(mine, cpu_us).median, 0.8, form=".0%"),
     ]
 
 
@@ -68,8 +93,9 @@ def speed_new(bench: Bench) -> Result:
         for run in case.runs:
             assert name == "wrk" or run.seen["users"] == run.requests == case.rows, f"{name} left users out"
     mine = cases["ours"]
-    cpu = cases["aiohttp_bare"].ratio(mine, lambda run: run.cpu)
-    notes.append(f"of our CPU time, the bare client needs {cpu:.0%}")
+    notes.append(
+        f"our time is CPU time to {mine.spread(lambda run: run.cpu / run.seconds).median:.0%}: that is what binds"
+    )
     if "wrk" in cases:
         wrk = cases["wrk"]
         notes.append(
@@ -80,9 +106,9 @@ def speed_new(bench: Bench) -> Result:
         "speed-new: new users, no latency, 20 workers",
         COLUMNS,
         tell(cases),
-        {name: case.figures() | {"ours_is_faster": mine.ratio(case)} for name, case in cases.items()},
+        compare(cases),
         [
-            Goal("rows/s of the bare client's", mine.ratio(cases["aiohttp_bare"]).median, 0.8, form=".0%"),
+            *compare_with_bare(cases),
             Goal("rows/s of the vendor's way", mine.ratio(cases["vendor"]).median, 8, form=".1f", unit="x"),
             Goal("rows/s of threads", mine.ratio(cases["threads"]).median, 6, form=".1f", unit="x"),
             Goal("rows/s of httpx", mine.ratio(cases["httpx_tasks"]).median, 20, form=".1f", unit="x"),
@@ -103,15 +129,13 @@ def speed_half(bench: Bench) -> Result:
         play(bench, cases)
     mine, bare = cases["ours"], cases["aiohttp_bare"]
     assert all(run.requests == 2 * rows for run in mine.runs + bare.runs)
-    cpu = bare.ratio(mine, lambda run: run.cpu)
     return Result(
         "speed-half: half of the users exist and differ, no latency, 20 workers",
         COLUMNS,
         tell(cases),
-        {name: case.figures() | {"ours_is_faster": mine.ratio(case)} for name, case in cases.items()},
-        [Goal("rows/s of the bare client's, half exist", mine.ratio(bare).median, 0.8, form=".0%")],
+        compare(cases),
+        compare_with_bare(cases),
         [
-            f"of our CPU time, the bare client needs {cpu:.0%}",
             "the vendor's way overwrites who exists; the others read, merge and replace: 2 requests a row on average",
         ],
     )
@@ -148,7 +172,7 @@ def speed_latency(bench: Bench) -> Result:
         figures[name] = case.figures() | {"share_of_littles_law": little, "faster_than_vendor": faster}
     return Result(
         f"speed-latency: new users, {LATENCY * 1000:.0f} ms of latency",
-        ("client", "rows", "rows/s", "CPU us a row", "of Little's law", "faster than vendor's"),
+        ("client", "rows", "rows/s", "CPU us a row", "most in flight", "of Little's law", "faster than vendor's"),
         rows,
         figures,
         [
