@@ -65,6 +65,7 @@ def show(console: Console, result: Result) -> None:
     for number, column in enumerate(result.columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in result.rows:
+        assert len(row) == len(result.columns), row
         table.add_row(*row)
     console.print(table)
     for note in result.notes:
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("scenes", nargs="*", metavar="SCENE", choices=[*SCENES, []], help=", ".join(SCENES))
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, two rounds: to see that it works")
     options = parser.parse_args()
-    console = Console(width=150, soft_wrap=True)
+    console = Console(width=200, soft_wrap=True)
     results: dict[str, Result] = {}
     began = time.perf_counter()
     with prepare(quick=options.quick) as bench:

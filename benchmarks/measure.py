@@ -28,7 +28,7 @@ ROOT: Final = Path(__file__).parents[1]
 CORES: Final = sorted(os.sched_getaffinity(0))
 CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]  # the same where there is but one
 WARM_UP: Final = 200  # rows
-LONGEST: Final = 900  # seconds that a command may take
+LONGEST: Final = 1800  # seconds that a command may take
 
 
 @dataclass(frozen=True, slots=True)
