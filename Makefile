@@ -1,8 +1,8 @@
 # Each target is one plain step; what it needs is installed into .venv on the way.
-.PHONY: help install demo test torture fuzz check bench format sandbox clean
+.PHONY: help install demo test torture fuzz check bench bench-check format sandbox clean
 
 help:  ## Show what can be made
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile
 
 install: .venv/installed  ## Install bulkusers and the developers' tools into .venv
 
@@ -41,9 +41,15 @@ check: .venv/installed  ## Run every check: lint, types, layers, tests
 	.venv/bin/lint-imports
 	$(MAKE) test
 
-bench: .venv/installed  ## Measure memory
-	.venv/bin/python benchmarks/memory.py
-	.venv/bin/python benchmarks/snapshot.py
+bench: .venv/bench  ## Measure everything there is to measure (20 minutes)
+	.venv/bin/python -m benchmarks
+
+bench-check: .venv/bench  ## Fail where a row costs more than it may (2 minutes)
+	.venv/bin/python -m benchmarks.check
+
+.venv/bench: .venv/installed
+	.venv/bin/python -m pip install --quiet --editable '.[dev,bench]'
+	touch .venv/bench
 
 format: .venv/installed  ## Format the code
 	.venv/bin/ruff format .

@@ -1,27 +1,29 @@
 """A school's user API that is never the bottleneck: one process, one dictionary, HTTP parsed by hand.
 
-    python benchmarks/server.py [--delay 0.05] [--users users.csv] [--share 0.5]
+    python -m benchmarks.server [--core 1] [--delay 0.05] [--users users.csv] [--share 0.5] [--changed 0.01]
 
 It prints its URL, and stops when its standard input ends. It holds users (`POST`, `GET`, `PUT /SCHOOL/users`), answers
 after `--delay` seconds, and counts what it saw: `GET /bench` tells, `DELETE /bench` begins anew with the users it had
-at its start. `--share` of the rows of `--users` are there at the start, evenly spread.
+at its start. `--share` of the rows of `--users` are there at the start, and `--changed` of these differ from the file;
+both are evenly spread.
 """
 
 import argparse
 import asyncio
-import csv
 import gc
+import os
 import sys
 import time
 from array import array
-from itertools import accumulate, count, pairwise
+from typing import cast
 from urllib.parse import unquote_to_bytes
 
 import orjson
 import uvloop
 
+from benchmarks.users import read_users
+
 REASONS = {200: b"OK", 201: b"Created", 404: b"Not Found", 409: b"Conflict"}
-TOKEN = "benchmark"
 # what servers behind a balancer usually say besides
 USUAL = (
     b"Content-Type: application/json; charset=utf-8\r\nConnection: keep-alive\r\nDate: Mon, 02 Nov 2026 02:15:00 GMT"
@@ -42,18 +44,14 @@ class School:
     def begin(self) -> None:
         """Begin anew."""
         self.users = dict(self._at_start)
-        self.times = array("d")  # of every request, as it was complete
+        self.times = array("d")  # of every request, as it was complete; the clock is the whole machine's
         self.held = 0.0  # seconds that answers were held back, altogether
+        self.in_flight = self.most_in_flight = 0  # requests whose answer is held back
         self.received = self.sent = 0  # bytes
         self.busy = time.process_time()
 
     def answer(self, method: bytes, path: bytes, body: bytes) -> bytes:
         """Answer one request."""
-        if method == b"GET" and path == b"/bench":
-            return self._say(200, orjson.dumps(self.summary()))
-        if method == b"DELETE" and path == b"/bench":
-            self.begin()
-            return self._say(200, b"{}")
         self.times.append(time.perf_counter())
         _, _, kind, *more = path.split(b"/")
         if kind != b"users":
@@ -69,12 +67,18 @@ class School:
             self.users[email] = body
         return self._say(200, self.users[email])
 
+    def tell(self, method: bytes) -> bytes:
+        """Answer whoever measures."""
+        if method == b"DELETE":
+            self.begin()
+        return self._say(200, orjson.dumps(self.summary()))
+
     def _create(self, user: dict[str, object]) -> bytes:
         email = str(user["email"]).lower().encode()
         if email in self.users:
             return self._say(409, b'{"error":"user exists"}')
         user.pop("disableRegistrationMail", None)
-        record = self.users[email] = orjson.dumps({"_id": "%024x" % len(self.users), **user})
+        record = self.users[email] = orjson.dumps({"_id": f"{len(self.users):024x}", **user})
         return self._say(201, record)
 
     def _say(self, status: int, body: bytes) -> bytes:
@@ -82,17 +86,20 @@ class School:
 
     def summary(self) -> dict[str, float]:
         """Return what was seen since the beginning."""
+        busy = time.process_time() - self.busy  # before the counting below
         times = self.times
         seconds = times[-1] - times[0] if times else 0.0
         return {
             "requests": len(times),
+            "first": times[0] if times else 0.0,
             "seconds": seconds,  # from the first request to the last
             "most_in_1s": most_within(times, 1.0),
             "most_in_100ms": most_within(times, 0.1),
             "mean_delay": self.held / len(times) if times else 0.0,
+            "most_in_flight": self.most_in_flight,
             "received": self.received,
             "sent": self.sent,
-            "busy": time.process_time() - self.busy,  # seconds of CPU
+            "busy": busy,  # seconds of CPU
             "users": len(self.users),
         }
 
@@ -117,7 +124,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
 
     def data_received(self, data: bytes) -> None:
         """Answer every request that is complete."""
@@ -130,7 +137,10 @@ class Connection(asyncio.Protocol):
             if len(self._buffer) < whole:
                 return
             method, path, _ = head.split(b" ", 2)
-            self._reply(self._school.answer(method, path, self._buffer[end + 4 : whole]), whole)
+            if path == b"/bench":
+                self._transport.write(self._school.tell(method))
+            else:
+                self._reply(self._school.answer(method, path, self._buffer[end + 4 : whole]), whole)
             self._buffer = self._buffer[whole:]
 
     def _reply(self, answer: bytes, received: int) -> None:
@@ -138,33 +148,33 @@ class Connection(asyncio.Protocol):
         school.received += received
         school.sent += len(answer)
         if school.delay:
+            school.in_flight += 1
+            school.most_in_flight = max(school.most_in_flight, school.in_flight)
             self._loop.call_later(school.delay, self._write_late, answer, time.perf_counter())
         else:
             self._transport.write(answer)
 
     def _write_late(self, answer: bytes, came: float) -> None:
+        self._school.in_flight -= 1
         self._school.held += time.perf_counter() - came
         self._transport.write(answer)
 
 
-def read_users(path: str, share: float) -> dict[bytes, bytes]:
-    """Return a share of a file's users as the school has them."""
-    users = {}
-    with open(path, encoding="utf-8", newline="") as file:  # noqa: PTH123 - as short as it can be
-        for number, row in enumerate(csv.DictReader(file)):
-            if int((number + 1) * share) > int(number * share):
-                email = row["Email"].lower()
-                record = {
-                    "_id": "%024x" % number,
-                    "email": row["Email"],
-                    "firstName": row["First Name"],
-                    "lastName": row["Last Name"],
-                    "products": ["scheduling"],
-                    "roles": ["kept"],
-                    "phone": "555-0100",
-                }
-                users[email.encode()] = orjson.dumps(record)
+def load_users(path: str, share: float, changed: float) -> dict[bytes, bytes]:
+    """Return a share of a file's users as the school has them: with more to each, and some called otherwise."""
+    users: dict[bytes, bytes] = {}
+    for number, record in enumerate(read_users(path)):
+        if is_nth(number, share):
+            more = {"_id": f"{number:024x}", "phone": "555-0100", "roles": ["kept", *record["roles"]]}
+            if is_nth(len(users), changed):
+                more["lastName"] = "Former"
+            users[record["email"].lower().encode()] = orjson.dumps({**record, **more})
     return users
+
+
+def is_nth(number: int, share: float) -> bool:
+    """Tell whether a number is one of an evenly spread share of all numbers."""
+    return int((number + 1) * share) > int(number * share)
 
 
 async def serve(school: School, port: int) -> None:
@@ -179,11 +189,15 @@ def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--core", type=int, default=-1, help="to run on")
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--users", default="")
     parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--changed", type=float, default=1.0)
     options = parser.parse_args()
-    users = read_users(options.users, options.share) if options.users else {}
+    if options.core >= 0:
+        os.sched_setaffinity(0, {options.core})
+    users = load_users(options.users, options.share, options.changed) if options.users else {}
     gc.freeze()
     uvloop.run(serve(School(users, options.delay), options.port))
 

@@ -1,0 +1,1 @@
+"""How fast, how light and how safe bulkusers is, beside everything else that could be used: `python -m benchmarks`."""
