@@ -18,6 +18,7 @@ from bulkusers import (
     images,
     journal,
     meaning,
+    pace,
     pipeline,
     protocol,
     report,
@@ -26,7 +27,6 @@ from bulkusers import (
     rules,
     run,
     source,
-    throttle,
     tokens,
     undo,
     workers,
@@ -215,7 +215,7 @@ def read_back_at_once() -> None:
 
 def ignore_the_rate() -> None:
     """Send as fast as possible."""
-    _patch(throttle.Pace, "delay", lambda *_: 0.0)
+    _patch(pace.Pace, "delay", lambda *_: 0.0)
 
 
 def keep_no_image() -> None:
