@@ -266,8 +266,8 @@ async def test_a_wrong_school_stops_after_ten_alike_refusals(send: Send, sandbox
 
 async def test_an_api_that_is_not_there_stops_the_run(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens on the port: a few tries, then probes, then the rest is kept for later."""
-    monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.05)
-    monkeypatch.setattr("bulkusers.throttle.LONGEST_OUTAGE", 0.4)
+    monkeypatch.setattr("bulkusers.pace.FIRST_WAIT", 0.05)
+    monkeypatch.setattr("bulkusers.pace.LONGEST_OUTAGE", 0.4)
     report = await send(*(line(number) for number in range(100, 200)), base_url="http://127.0.0.1:9/api/v1")
     assert report.exit_code == 7
     assert report.counts["failed"] + report.counts["unprocessed"] == 100
@@ -345,7 +345,7 @@ async def test_an_outage_in_the_middle_is_waited_for(
     send: Send, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the API is down nearly nothing is sent, and when it is back everybody gets there."""
-    monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.2)
+    monkeypatch.setattr("bulkusers.pace.FIRST_WAIT", 0.2)
     monkeypatch.setattr("bulkusers.api.SETTLE", 0.05)
     sandbox.faults = [Fault(action="reset_before", start=0.1, stop=0.6)]
     report = await send(*(line(number) for number in range(100, 300)), rate=200)
@@ -425,7 +425,7 @@ async def test_a_stopped_run_leaves_a_journal_that_survives_a_power_cut(
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a late write show after a moment, and an outage be over soon."""
     monkeypatch.setattr("bulkusers.api.SETTLE", 0.05)
-    monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.1)
+    monkeypatch.setattr("bulkusers.pace.FIRST_WAIT", 0.1)
 
 
 @pytest.mark.usefixtures("soon")

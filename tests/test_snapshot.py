@@ -44,8 +44,8 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for nothing longer than a moment."""
     monkeypatch.setattr("bulkusers.retry.FIRST_BACKOFF", 0.01)
-    monkeypatch.setattr("bulkusers.throttle.FIRST_WAIT", 0.05)
-    monkeypatch.setattr("bulkusers.throttle.LONGEST_OUTAGE", 0.3)
+    monkeypatch.setattr("bulkusers.pace.FIRST_WAIT", 0.05)
+    monkeypatch.setattr("bulkusers.pace.LONGEST_OUTAGE", 0.3)
 
 
 @pytest.fixture
