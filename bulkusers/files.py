@@ -38,7 +38,7 @@ class Appendix:
         self.end = end
         self._file = file  # without a buffer: a line goes to the system at once, and that in half the time
         self._unsynced = False
-        self._broken = False
+        self._rest = b""  # of a line that the disk did not take
         self._window = b""  # what was read last, and where it begins
         self._window_start = 0
         self._missed = 0  # the line that was last asked for and not in it
@@ -106,15 +106,14 @@ class Appendix:
             StorageError: the disk does not take it, or did not take an earlier one.
 
         """
-        if self._broken:
+        if self._rest:
             raise StorageError(f"cannot write {self.path}: it has a gap already")
-        start = self.end
+        start, rest = self.end, line
         try:
-            written = self._file.write(line)
-            while written < len(line):  # a disk that is nearly full takes a part first
-                written += self._file.write(line[written:])
+            while rest:  # a disk that is nearly full takes a part first
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
-            self._broken = True  # part of the line may be there
+            self._rest = rest
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from None
         self.end += len(line)
         self._unsynced = True
@@ -184,7 +183,10 @@ class Appendix:
             ) from None
 
     def close(self) -> None:
-        """Let go of the file; what could not be written was told when it happened."""
+        """Let go of the file; what could not be written was told when it happened, and may find room now."""
+        if self._rest and not self._file.closed:
+            with suppress(OSError):
+                self._file.write(self._rest)
         with suppress(OSError):
             self._file.close()
 

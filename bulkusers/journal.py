@@ -21,6 +21,7 @@ from bulkusers.errors import LockedError, SourceError, StorageError
 from bulkusers.files import Appendix
 from bulkusers.models import Item, Outcome, Status
 
+IN_DOUBT: Final = {None, Status.UNKNOWN}  # what a line says of those who may have been changed; None: was begun
 UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED, Status.FAILED}  # a resumed run has these before it again
 CHECKSUM: Final = 9  # bytes of a line before its JSON
 NAMES: Final = frozenset(Outcome._fields)  # of what a line says of a row
@@ -106,8 +107,8 @@ class Journal:
         return True
 
     def _recall(self, start: int, entry: Mapping[str, Any]) -> None:
-        row, status = entry["row"], entry.get("status", Status.UNKNOWN)
-        if status == Status.UNKNOWN:
+        row, status = entry["row"], entry.get("status")
+        if status in IN_DOUBT:
             self._begun[row] = entry["email"]
         else:
             self._begun.pop(row, None)  # whatever it is, it is known: nobody has to look what was done

@@ -244,6 +244,31 @@ def test_a_line_that_the_disk_takes_in_parts_is_whole(tmp_path: Path) -> None:
     assert starts == [0, 17, 23]
 
 
+@pytest.mark.parametrize("part", [0, 5])
+def test_a_line_that_found_no_room_is_told_and_tried_once_more(tmp_path: Path, part: int) -> None:
+    """Nothing goes behind the gap; when the file is closed, the line is there if there is room by then."""
+
+    class Full(io.FileIO):
+        def write(self, data: Any, /) -> int:  # noqa: ANN401 - as FileIO has it
+            taken = room.pop(0) if room else len(data)
+            if not taken:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(bytes(data)[:taken])
+
+    room = [17, part, 0] if part else [17, 0]
+    path = tmp_path / "lines"
+    file = Appendix(path, Full(path, "w"))
+    file.append(b"of several parts\n")
+    with pytest.raises(StorageError, match="No space left"):
+        file.append(b"found no room\n")
+    with pytest.raises(StorageError, match="it has a gap already"):
+        file.append(b"comes after it\n")
+    assert path.read_bytes() == b"of several parts\n" + b"found no room\n"[:part]
+    file.close()
+    file.close()
+    assert path.read_bytes() == b"of several parts\nfound no room\n"
+
+
 @pytest.mark.parametrize("longest", [200, 3 * WINDOW])
 def test_every_line_is_found_in_whatever_order(appendix: Appendix, longest: int) -> None:
     """Forwards, backwards, by chance or nearly in order, short and long, and while more are appended."""
