@@ -28,6 +28,7 @@ ROOT: Final = Path(__file__).parents[1]
 CORES: Final = sorted(os.sched_getaffinity(0))
 CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]  # the same where there is but one
 WARM_UP: Final = 200  # rows
+KEPT: Final = 200_000  # last bytes of what a command says
 LONGEST: Final = 1800  # seconds that a command may take
 
 
@@ -42,7 +43,7 @@ class Run:
     first: float  # seconds from its start to its first request; 0 without one
     seen: Mapping[str, Any]
     files: Mapping[str, int]  # bytes of what it left, by name
-    said: str
+    said: str  # its last words
 
     @property
     def rate(self) -> float:
@@ -210,7 +211,9 @@ class Bench:
                 limit.cancel()
             seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        text = (here / "said").read_text(encoding="utf-8")
+        with (here / "said").open("rb") as said:
+            said.seek(max(0, os.fstat(said.fileno()).st_size - KEPT))
+            text = said.read().decode(errors="replace")
         if process.returncode:
             raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{text[-2000:]}")
         seen = server.seen() if server else {}
