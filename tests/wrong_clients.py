@@ -14,6 +14,7 @@ from yarl import URL
 
 from bulkusers import (
     answers,
+    books,
     client,
     images,
     journal,
@@ -96,7 +97,7 @@ def follow_redirects() -> None:
 def believe_any_page() -> None:
     """Take every answer with the right status for a confirmation."""
     for module in (protocol, answers):
-        _patch(module, "is_about", lambda *_: True)
+        _patch(module, "record_of", lambda who, *_: {"email": who.email})
 
 
 def resume_by_position() -> None:
@@ -262,7 +263,7 @@ def remove_the_journal_first() -> None:
 
     def write_report(result: Any, rows: Any) -> None:  # noqa: ANN401
         kept = list(rows)
-        pipeline.journal_of(result.path).unlink()
+        books.journal_of(result.path).unlink()
         true(result, kept)
 
     _patch(pipeline, "write_report", write_report)
