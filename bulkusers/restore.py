@@ -36,8 +36,10 @@ def take_back(changes: Changes, rules: Rules, *, delete_created: bool = False) -
     if found is None:
         return (yield from _restore_deleted(changes, rules))
     first = _find_beginning(changes.images, rules)
+    if not first.certain:
+        return (yield from _take_back_what_followed(changes, found, first.sent or found, rules))
     if first.before is None:
-        return (yield from _take_back_created(changes, found, rules, certain=first.certain, delete=delete_created))
+        return (yield from _take_back_created(changes, found, rules, delete=delete_created))
     if _is_same(found, first.before, rules):
         return conclude(changes, Status.UNCHANGED)
     return (yield from _put_back(changes, found, first.before, rules))
@@ -48,13 +50,13 @@ def _find_beginning(images: Sequence[Image], rules: Rules) -> Image:
 
     Where a write was sent again, somebody else may have changed the user in between.
     """
-    for place in range(len(images) - 1, 0, -1):
-        image = images[place]
-        there = image.before if image.certain else image.sent  # who may have been created is there already
-        earlier = [each.sent for each in images[:place] if each.sent is not None]
-        if there is None or not any(is_exactly(there, sent, rules) for sent in earlier):
-            return image
-    return images[0]
+    known = [images[0], *(image for image in images[1:] if image.certain)]  # who was there before was not created later
+    for place in range(len(known) - 1, 0, -1):
+        before = known[place].before
+        earlier = [image.sent for image in known[:place] if image.sent is not None]
+        if before is None or not any(is_exactly(before, sent, rules) for sent in earlier):
+            return known[place]
+    return known[0]
 
 
 def _look_for_unclear(changes: Changes, found: Json | None, rules: Rules) -> Conversation:
@@ -85,13 +87,21 @@ def _put_back(changes: Changes, found: Json, goal: Json, rules: Rules) -> Conver
     return (yield from replace(changes, rules, found, goal, tuple(_differing(found, goal, rules)), again))
 
 
-def _take_back_created(changes: Changes, found: Json, rules: Rules, *, certain: bool, delete: bool) -> Conversation:
-    if not certain:
-        return conclude(
-            changes, Status.SKIPPED, "maybe-not-created",
-            "an answer was lost when this user was created, so the user may have been there before",
-            "look at the user in Coursedog, and decide",
-        )  # fmt: skip
+def _take_back_what_followed(changes: Changes, found: Json, first: Json, rules: Rules) -> Conversation:
+    """Put a user whom the run may have created back as it was first seen, and leave it at that."""
+    outcome = conclude(changes, Status.SKIPPED)
+    if not _is_same(found, first, rules):
+        outcome = yield from _put_back(changes, found, first, rules)
+        if outcome.status is not Status.UPDATED:
+            return outcome
+    return outcome._replace(
+        code="maybe-not-created",
+        message="an answer was lost when this user was created, so the user may have been there before",
+        hint="look at the user in Coursedog, and decide",
+    )
+
+
+def _take_back_created(changes: Changes, found: Json, rules: Rules, *, delete: bool) -> Conversation:
     names, values = rules.profile.fields, rules.profile.values
     retired = {names.status: values.inactive, names.products: []}
     if delete:
