@@ -17,6 +17,7 @@ from torture import CLIENT, PASSWORD, Case, Moment, Stage, draw_moments, main, p
 from torture_checker import EDITED, SERVERS_OWN, check_secrets_of, find_edited, key_of
 
 BY_JOURNAL: Final = 3  # one in so many cases with kills
+KILLS: Final = (Moment("ledger", 30), Moment("journal", 30))  # of those
 COLLEAGUE: Final = "colleague@example.edu"
 BY_HAND: Final = 3  # users who are changed after the run
 MOST: Final = 20  # processes until an undo must have ended
@@ -31,12 +32,11 @@ def play(case: Case, folder: Path, client: tuple[str, ...] = CLIENT) -> list[str
     """Play a run and its undo; return the violations."""
     with staging(case, folder, client) as stage:
         before = stage.state()
-        results = "results.json"
+        results, code = "results.json", None
         if case.moments and case.seed % BY_JOURNAL == 0:
-            moment = Moment(*random.Random(case.seed).choice((("ledger", 60), ("journal", 30))))
-            if play_process(stage, case, moment) is None and stage.written() > 1:
-                results = "results.json.journal"
-        if results == "results.json" and (violations := play_run(stage, case, before)):
+            code = play_process(stage, case, random.Random(case.seed).choice(KILLS))
+            results += ".journal" if code is None and stage.written() > 1 else ""
+        if results == "results.json" and code is None and (violations := play_run(stage, case, before)):
             return violations
         stage.ask("POST", "_sandbox/settle")
         after = stage.state()["users"]
