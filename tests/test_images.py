@@ -3,6 +3,7 @@
 import asyncio
 import re
 import stat
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -169,6 +170,41 @@ def test_a_torn_end_is_dropped_before_anything_is_added(path: Path, write: Begin
         write(IMAGES[3])
 
 
+def test_a_file_without_a_whole_first_line_is_begun_anew(path: Path, write: Begin) -> None:
+    """A power cut may leave nothing else."""
+    write(IMAGES[0])
+    whole = path.read_bytes()
+    for end in range(whole.index(b"\n") + 1):
+        path.write_bytes(whole[:end])
+        write(IMAGES[0])
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": None},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": None, "certain": True, "mood": "good"},
+        {"row": 0, "email": "a@example.edu", "before": None, "sent": None, "certain": True},
+        {"row": "2", "email": "a@example.edu", "before": None, "sent": None, "certain": True},
+        {"row": 2, "email": 7, "before": None, "sent": None, "certain": True},
+        {"row": 2, "email": "a@example.edu", "before": [], "sent": None, "certain": True},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": "x", "certain": True},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": None, "certain": 1},
+    ],
+)
+def test_a_whole_line_that_this_version_would_never_write_is_damage(
+    path: Path, write: Begin, entry: dict[str, object]
+) -> None:
+    """A right checksum is not enough: nobody guesses what another version meant."""
+    write(IMAGES[0])
+    text = orjson.dumps(entry)
+    path.write_bytes(path.read_bytes() + b'{"crc":"%08x",%s\n' % (zlib.crc32(text), text[1:]))
+    with pytest.raises(StorageError, match="damaged in line 3"):
+        read(path)
+
+
 def test_a_full_disk_is_told_and_nothing_is_added_after_it(path: Path) -> None:
     """Behind a gap no image would be found."""
     book = Images.create(path, ID)
@@ -269,6 +305,44 @@ async def test_a_kill_loses_no_image_of_an_update(
         assert await process.wait() == 0
     first = {images[0].email: images[0] for images in read(path).values() if images[0].before is not None}
     assert {email: image.before for email, image in first.items()} == before
+
+
+async def test_a_user_who_holds_the_row_after_a_lost_create_may_be_ours(
+    sandbox: Sandbox, tmp_path: Path, path: Path
+) -> None:
+    """An API that fills something in lets nobody see who made the user: unchanged, and written down all the same."""
+    sandbox.switches = Switches(defaults="filled")
+    sandbox.faults = [Fault(method="POST", path="*/users", action="reset_after")]
+    report = await send_lines(sandbox, tmp_path, line(50))
+    assert statuses(report) == {2: "unchanged"}
+    (image,) = read(path)[2]
+    assert (image.before, image.certain, image.sent) == (None, False, sandbox.users["user00050@example.edu"])
+
+
+async def test_a_create_after_a_look_is_one_whatever_the_api_fills_in(
+    sandbox: Sandbox, tmp_path: Path, path: Path
+) -> None:
+    """There was nobody, and now there is somebody who holds the row: created, and the image has what was filled in."""
+    sandbox.switches = Switches(defaults="filled")
+    sandbox.faults = [
+        Fault(method="POST", path="*/users", action="reset_before", nth=1),
+        Fault(method="POST", path="*/users", action="reset_after"),
+    ]
+    report = await send_lines(sandbox, tmp_path, line(50))
+    assert statuses(report) == {2: "created"}
+    (image,) = read(path)[2]
+    assert (image.before, image.certain, image.sent) == (None, True, sandbox.users["user00050@example.edu"])
+
+
+@pytest.mark.parametrize(("depth", "status"), [(252, "updated"), (253, "failed"), (900, "failed")])
+async def test_a_record_that_nests_too_deeply_to_be_kept_is_left_alone(
+    sandbox: Sandbox, tmp_path: Path, depth: int, status: str
+) -> None:
+    """It can be read, and neither sent back nor written down: the run goes on without it."""
+    body = '{"email":"user00001@example.edu","deep":' + "[" * depth + "]" * depth + "}"
+    sandbox.faults = [Fault(method="GET", path="*/user00001@*", action="status", status=200, body=body)]
+    report = await send_lines(sandbox, tmp_path, line(1), line(2))
+    assert statuses(report) == {2: status, 3: "updated"}
 
 
 async def test_a_create_that_is_only_seen_afterwards_is_not_certain(
