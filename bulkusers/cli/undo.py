@@ -71,7 +71,7 @@ def undo(
         }  # fmt: skip
         if dry_run:
             raise typer.Exit(_show(done, aim, more, screen, delete_created=delete_created))
-        place = report or _name_report(results)
+        place = report or name_report(results)
         if not (yes or (resume and journal_of(place).exists())):  # that one was asked about
             _ask(done, screen, delete_created=delete_created)
         arguments = opt.as_typed(context)
@@ -83,7 +83,7 @@ def undo(
     raise typer.Exit(code)
 
 
-def _name_report(results: Path) -> Path:
+def name_report(results: Path) -> Path:
     """Return where an undo's report goes unless somebody says so: beside what it takes back, and never in its place."""
     return results.with_name(f"{results.name.removesuffix('.journal').removesuffix('.json')}.undo.json")
 
