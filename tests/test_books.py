@@ -227,6 +227,7 @@ def test_a_move_that_broke_off_is_ended_by_the_next_run(
     if last < len(kinds):
         with pytest.raises(KeyboardInterrupt):
             Books.begin(report, WHICH)
+        assert images_of(report).exists() or not journal_of(report).exists()  # else a run would go on without them
     monkeypatch.setattr(Path, "rename", true)
     with Books.begin(report, WHICH):
         pass

@@ -12,7 +12,7 @@ from conftest import MakeOutcome
 from runs import equal_line, line, send_lines, sending, settings_for, statuses, writes
 
 from bulkusers import Report
-from bulkusers.books import images_of, journal_of
+from bulkusers.books import Books, images_of, journal_of
 from bulkusers.brake import Brake
 from bulkusers.errors import Interrupted, LockedError, SourceError, StorageError
 from bulkusers.journal import Journal
@@ -80,6 +80,17 @@ async def test_an_undo_can_be_undone(sandbox: Sandbox, tmp_path: Path, delete_cr
             name: record[name] for name in record.keys() - own
         }
     assert sandbox.mails == []
+
+
+async def test_who_was_deleted_and_created_anew_can_be_taken_back_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whatever the API fills in when it creates the user anew."""
+    await send_lines(sandbox, tmp_path, line(201))
+    await take_back(sandbox, tmp_path, delete_created=True)
+    sandbox.switches = Switches(defaults="filled")
+    await take_back(sandbox, tmp_path, "undo-of-results.json")
+    assert sandbox.users[user(201)]["timezone"] == "UTC"
+    report = await take_back(sandbox, tmp_path, "undo-of-undo-of-results.json")
+    assert (report.exit_code, sandbox.users[user(201)]["status"]) == (0, "inactive")
 
 
 async def test_whom_somebody_changed_since_is_left_and_named(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -321,6 +332,10 @@ async def test_a_run_that_changed_nobody_says_so(sandbox: Sandbox, tmp_path: Pat
         with pytest.raises(SourceError, match="changed nobody"), open_done(tmp_path / name):
             pass
         await send_lines(sandbox, tmp_path, line(1), brake=brake)
+    with Books.begin(tmp_path / "empty.json", {"base_url": sandbox.url, "school": sandbox.school}):
+        pass  # killed before it had sent anything
+    with pytest.raises(SourceError, match="changed nobody"), open_done(tmp_path / "empty.json.journal"):
+        pass
     with Journal.create(tmp_path / "begun", {"base_url": sandbox.url, "school": sandbox.school, "id": "1"}) as journal:
         journal(make_outcome(2, Status.UPDATED))
     with pytest.raises(StorageError, match="there is no"), open_done(tmp_path / "begun"):
