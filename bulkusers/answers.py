@@ -34,6 +34,7 @@ LOG_IN: Final = (
 )
 EMAIL_LIKE: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
 BEARER: Final = re.compile(r"Bearer\s+\S+", re.IGNORECASE)
+SHALLOW: Final = 200  # brackets that cannot nest too deeply
 MAX_WORDS: Final = 300  # characters of the API's words that a report repeats
 
 
@@ -53,8 +54,8 @@ def read(who: Item, rules: Rules) -> Generator[Wish, Response, Json | Outcome | 
         case Meaning.NOT_FOUND:
             return None
         case Meaning.DONE:
-            record = json_of(answer)
-            if isinstance(record, dict) and is_about(who, answer, rules) and _can_be_sent(record):
+            record = record_of(who, answer, rules)
+            if record is not None:
                 return record
             return conclude(
                 who, Status.FAILED, "answer-unexpected", "what the API answered is not this user's record",
@@ -64,11 +65,24 @@ def read(who: Item, rules: Rules) -> Generator[Wish, Response, Json | Outcome | 
             return not_done(who, answer, rules)
 
 
-def is_about(who: Item, answer: Response | TransportError, rules: Rules) -> bool:
-    """Tell what is said of this user from a login page or an apology: a JSON object that names the user, no error."""
+def record_of(who: Item, answer: Response | TransportError, rules: Rules) -> Json | None:
+    """Return the record of this user that an answer is; None for a login page, an apology, or what cannot be kept."""
     said = json_of(answer)
     names = rules.profile.fields
-    return isinstance(said, dict) and names.error not in said and same_email(said.get(names.email), who.email)
+    if not isinstance(said, dict) or names.error in said or not same_email(said.get(names.email), who.email):
+        return None
+    return said if isinstance(answer, Response) and _can_be_written(said, answer.body) else None
+
+
+def _can_be_written(record: Json, text: bytes) -> bool:
+    """Tell whether a record can be sent back and kept in an image: reading allows for deeper nesting than writing."""
+    if text.count(b"[") + text.count(b"{") < SHALLOW:
+        return True
+    try:
+        orjson.dumps([record])  # as deep as it stands in an image
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def not_done(who: Item, answer: Response | TransportError, rules: Rules) -> Outcome:
@@ -105,7 +119,7 @@ def replace(
         request = rules.replace(found.get(rules.profile.fields.email, who.email), record)
         answer = yield from ask(request)
         match classify(request, answer, rules.profile):
-            case Meaning.DONE if is_about(who, answer, rules):
+            case Meaning.DONE if record_of(who, answer, rules) is not None:
                 return conclude(who, Status.UPDATED, changed=changed)
             case Meaning.DONE | Meaning.LOST:
                 doubt = describe(answer)
@@ -171,20 +185,17 @@ def json_of(answer: Response | TransportError) -> object:
     return said
 
 
-def _can_be_sent(record: Json) -> bool:
-    """Tell whether a record can be sent back: reading allows for deeper nesting than writing."""
-    try:
-        orjson.dumps(record)
-    except orjson.JSONEncodeError:
-        return False
-    return True
-
-
 def conclude(
     who: Item, status: Status, code: str = "", message: str = "", hint: str = "", changed: tuple[str, ...] = ()
 ) -> Outcome:
     """Return what became of a user."""
     return Outcome(who.row, who.email, status, code, message, hint, changed)
+
+
+def created(who: Item, record: Json, *, certain: bool = True) -> Conversation:
+    """Have it written down who was created, and return that outcome."""
+    yield Image(who.row, who.email, None, record, certain)
+    return conclude(who, Status.CREATED)
 
 
 def left_alone(who: Item) -> Outcome:

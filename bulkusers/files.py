@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -240,20 +240,26 @@ def check_place(path: Path, option: str) -> None:
         raise StorageError(f"{path} is no ordinary file", hint)
 
 
-def move_aside(path: Path) -> Path | None:
+def move_aside(path: Path, *beside: Callable[[Path], Path]) -> Path | None:
     """Rename what stands at `path` to a name with its time in it, so that a new file can take its place.
+
+    `beside` say from its name what belongs to it: that goes first, and along. The time is that of the last one to go,
+    so that a move which broke off is ended under the same name.
 
     Raises:
         StorageError: it cannot be renamed.
 
     """
     try:
-        if not path.exists():
+        present = [of for of in (*beside, Path) if of(path).exists()]
+        if not present:
             return None
-        stamp = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+        stamp = datetime.fromtimestamp(present[-1](path).stat().st_mtime, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
         names = (f"{path.stem}.{stamp}{suffix}{path.suffix}" for suffix in ("", *(f".{n}" for n in range(2, 1000))))
-        aside = next(there for name in names if not (there := path.with_name(name)).exists())
-        path.rename(aside)
+        asides = (path.with_name(name) for name in names)
+        aside = next(aside for aside in asides if not any(of(aside).exists() for of in present))
+        for of in present:
+            of(path).rename(of(aside))
     except OSError as error:
         raise StorageError(f"cannot move {path} aside: {error.strerror}") from None
     return aside

@@ -45,13 +45,13 @@ def foresee(user: User, rules: Rules, found: Json | None) -> Foreseen:
         return Foreseen(outcome)
     own = rules.profile.records.own
     lost = bool(image.before) and loses(image.before or {}, image.sent or {}, own)
-    return Foreseen(outcome, tuple(list_differences(image, outcome.changed)), lost)
+    return Foreseen(outcome, tuple(list_differences(image, outcome.changed or rules.record(user))), lost)
 
 
-def list_differences(image: Image, changed: Iterable[str]) -> Iterator[Difference]:
-    """Yield the fields that differ: those that changed, or of a new user all."""
+def list_differences(image: Image, fields: Iterable[str]) -> Iterator[Difference]:
+    """Yield those of the fields that differ."""
     before, sent = image.before or {}, image.sent or {}
-    for field in changed or sent:
+    for field in fields:
         old, new = before.get(field), sent.get(field)
         if is_alike(old, new):
             continue

@@ -1,12 +1,16 @@
-"""Before-images: what every changed user's record was, on disk before the change; an undo is made from them.
+"""Before-images: what every changed user's record was, handed to the system before the change; an undo needs them.
 
 One JSON object a line, its checksum first: `{"crc":"…","row":3,"email":"…","before":{…},"sent":{…},"certain":true}`.
+The first line says of which run they are, and another one that the run was taken back.
 """
 
 import hashlib
+import heapq
+import os
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -15,16 +19,18 @@ from typing import Final, Self
 
 import orjson
 
-from bulkusers.errors import StorageError
+from bulkusers.errors import SourceError, StorageError
 from bulkusers.files import Appendix
 from bulkusers.models import Image
 
 PREFIX: Final = len(b'{"crc":"00000000",')
+KINDS: Final = {"row": int, "email": str, "before": dict | None, "sent": dict | None, "certain": bool}
+UNDONE: Final = b'{"undone":true}'
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Everything that one run did to one user, in its order; to be taken back."""
+    """Everything that one run did to one user, in its order; without images nobody knows whether it did anything."""
 
     row: int
     email: str
@@ -42,37 +48,56 @@ class Images:
 
     def __init__(self, file: Appendix) -> None:
         self._file = file
+        self._head = 0  # bytes that are no image
 
     @classmethod
-    def create(cls, path: Path) -> Self:
-        """Begin a new file.
+    def create(cls, path: Path, run: str) -> Self:
+        """Begin the file of the run with this id.
 
         Raises:
             StorageError: it exists, or cannot be written.
 
         """
-        return cls(Appendix.create(path))
+        images = cls(Appendix.create(path))
+        images._begin(run)
+        return images
 
     @classmethod
-    def reopen(cls, path: Path) -> Self:
+    def reopen(cls, path: Path, run: str) -> Self:
         """Go on with the file of an interrupted run, without a torn end; begin it where there is none.
 
         Raises:
+            SourceError: it is another run's, or the run was taken back.
             StorageError: it is damaged before its end, or cannot be opened.
 
         """
         file = Appendix.reopen(path)
         if file is None:
-            return cls.create(path)
+            return cls.create(path, run)
+        images = cls(file)
         end = 0
         try:
-            for start, _, length in read_lines(path, file):
+            for start, text, length in read_lines(path, file):
+                if not start:
+                    _check_run(path, text, run)
+                    images._head = length
+                _refuse_undone(path, text)
                 end = start + length
+            file.cut(end)
+            if not end:
+                images._begin(run)
         except BaseException:
             file.close()
             raise
-        file.cut(end)
-        return cls(file)
+        return images
+
+    def _begin(self, run: str) -> None:
+        try:
+            self._file.append(_frame(_head_of(run)))
+        except BaseException:
+            self.close()
+            raise
+        self._head = self._file.end
 
     def __call__(self, image: Image) -> None:
         """Write one image down.
@@ -82,8 +107,7 @@ class Images:
 
         """
         entry = {"row": image.row, "email": image.email, "before": image.before, "sent": image.sent}
-        text = orjson.dumps(entry | {"certain": image.certain})
-        self._file.append(b'{"crc":"%08x",%s\n' % (zlib.crc32(text), text[1:]))
+        self._file.append(_frame(orjson.dumps(entry | {"certain": image.certain})))
 
     def sync(self) -> None:
         """Make everything that was written survive a power cut.
@@ -96,7 +120,7 @@ class Images:
 
     def remove_if_empty(self) -> None:
         """Take the file away where nothing was changed."""
-        if not self._file.end:
+        if self._file.end == self._head:
             self._file.remove()
 
     def close(self) -> None:
@@ -105,12 +129,17 @@ class Images:
 
 
 class Album:
-    """The before-images of a finished run, by row; memory is 20 bytes an image."""
+    """What a run that is over did, by row: its before-images; memory is 20 bytes an image.
 
-    def __init__(self, path: Path) -> None:
-        """Read the file once.
+    `unclear` are the users by row of whom the run did not see what became of them: it may have created even those who
+    have no image.
+    """
+
+    def __init__(self, path: Path, run: str, unclear: Mapping[int, str]) -> None:
+        """Read the file of the run with this id once.
 
         Raises:
+            SourceError: it is another run's.
             StorageError: it cannot be read, or is damaged before its end.
 
         """
@@ -120,27 +149,61 @@ class Album:
         self._file = file
         self._starts = array("q")
         self._rows = array("L")
+        self._end = 0
+        self._undone = False
         digest = hashlib.sha256()
         try:
-            for start, text, _ in read_lines(path, file):
+            for number, (start, text, length) in enumerate(read_lines(path, file), start=1):
+                self._end = start + length
+                if text == UNDONE:
+                    self._undone = True
+                    continue
                 digest.update(text)
-                self._starts.append(start)
-                self._rows.append(orjson.loads(text)["row"])
+                if number == 1:
+                    _check_run(path, text, run)
+                else:
+                    self._starts.append(start)
+                    self._rows.append(_row_of(path, number, text))
         except BaseException:
             file.close()
             raise
         self.sha256: Final = digest.hexdigest()
-        self.rows: Final = len(set(self._rows))
+        known = set(self._rows)
+        self._unclear = {row: email for row, email in sorted(unclear.items()) if row not in known}
+        self.rows: Final = len(known) + len(self._unclear)
 
     def __iter__(self) -> Iterator[Changes]:
         """Yield what was done to each user, in the order of the rows."""
+        unclear = (Changes(row, email, ()) for row, email in self._unclear.items())
+        return heapq.merge(self._read_all(), unclear, key=lambda changes: changes.row)
+
+    def _read_all(self) -> Iterator[Changes]:
         places = sorted(range(len(self._rows)), key=self._rows.__getitem__)  # stable: in the order of the changes
         for row, group in groupby(places, key=self._rows.__getitem__):
             images = tuple(self._read(place) for place in group)
             yield Changes(row, images[0].email, images)
 
     def _read(self, place: int) -> Image:
-        return Image(**orjson.loads(b"{" + self._file.line_at(self._starts[place])[PREFIX:]))
+        text = _text_of(self._file.line_at(self._starts[place]) + b"\n")
+        if text is None:
+            raise StorageError(f"{self._file.path} was changed while it was read")
+        return Image(**orjson.loads(text))
+
+    def mark_undone(self) -> None:
+        """Note that the run is taken back, so that nobody goes on with it.
+
+        Raises:
+            StorageError: the disk does not take it.
+
+        """
+        if self._undone:
+            return
+        if os.fstat(self._file.fileno()).st_size < self._end:
+            raise StorageError(f"{self._file.path} was cut short while it was read")
+        self._file.cut(self._end)
+        self._file.append(_frame(UNDONE))
+        self._file.sync()
+        self._undone = True
 
     def __enter__(self) -> Self:
         return self
@@ -151,9 +214,50 @@ class Album:
         self._file.close()
 
 
-def images_of(report: Path) -> Path:
-    """Return where the before-images of a run lie whose report is at `report`."""
-    return report.with_suffix(".before.jsonl")
+def _head_of(run: str) -> bytes:
+    return orjson.dumps({"run": run})
+
+
+def _check_run(path: Path, text: bytes, run: str) -> None:
+    """Refuse the images of another run: to put them back would take back what nobody asked for.
+
+    Raises:
+        SourceError: they are.
+
+    """
+    if text != _head_of(run):
+        raise SourceError(
+            f"{path} holds the before-images of another run", hint="a report and its before-images are moved together"
+        )
+
+
+def _refuse_undone(path: Path, text: bytes) -> None:
+    """Refuse to go on with a run that was taken back: what it says it has done is done no more.
+
+    Raises:
+        SourceError: it was.
+
+    """
+    if text == UNDONE:
+        raise SourceError(f"{path}: what that run did was taken back", hint="begin anew, without --resume")
+
+
+def _row_of(path: Path, number: int, text: bytes) -> int:
+    """Return the row that a whole line is about.
+
+    Raises:
+        StorageError: this version would never write such a line.
+
+    """
+    with suppress(orjson.JSONDecodeError):
+        entry = orjson.loads(text)
+        if (
+            entry.keys() == KINDS.keys()
+            and all(isinstance(entry[name], kind) for name, kind in KINDS.items())
+            and entry["row"] > 0
+        ):
+            return int(entry["row"])
+    raise StorageError(f"{path} is damaged in line {number}", hint="get a whole copy of it")
 
 
 def read_lines(path: Path, file: Appendix) -> Iterator[tuple[int, bytes, int]]:
@@ -165,11 +269,21 @@ def read_lines(path: Path, file: Appendix) -> Iterator[tuple[int, bytes, int]]:
     """
     start, damaged = 0, 0
     for number, line in enumerate(file, start=1):
-        text = b"{" + line[PREFIX:-1]
-        if line.endswith(b"\n") and line[:PREFIX] == b'{"crc":"%08x",' % zlib.crc32(text):
-            if damaged:
-                raise StorageError(f"{path} is damaged in line {damaged}", hint="get a whole copy of it")
-            yield start, text, len(line)
-        else:
+        if (text := _text_of(line)) is None:
             damaged = damaged or number
+        elif damaged:
+            raise StorageError(f"{path} is damaged in line {damaged}", hint="get a whole copy of it")
+        else:
+            yield start, text, len(line)
         start += len(line)
+
+
+def _frame(text: bytes) -> bytes:
+    """Return an object as a line that begins with its checksum."""
+    return b'{"crc":"%08x",%s\n' % (zlib.crc32(text), text[1:])
+
+
+def _text_of(line: bytes) -> bytes | None:
+    """Return the object that a line is, without its checksum; None where the line is torn or damaged."""
+    text = b"{" + line[PREFIX:-1]
+    return text if line == _frame(text) else None

@@ -1,4 +1,4 @@
-"""The journal: what was begun and what came of it, on disk before the next request; the report is made from it.
+"""The journal: what was begun and what came of it, handed to the system at once; the report is made from it.
 
 One line each: a checksum, a blank, a JSON object. The first line says of which run it is. A user who was begun and
 has no outcome may or may not have been changed when the process died; `--resume` looks before it sends.
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from enum import Enum, auto
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -122,7 +123,7 @@ class Journal:
         return Progress.BEGUN if self._begun.get(user.row) == user.email else Progress.NEW
 
     def begin(self, user: Item) -> None:
-        """Note that a user's first write goes out now."""
+        """Note that a user's conversation begins now: the first write comes after that."""
         self._write({"row": user.row, "email": user.email})
 
     def __call__(self, outcome: Outcome) -> None:
@@ -185,11 +186,15 @@ def refuse_live(path: Path) -> None:
 
     Raises:
         LockedError: a process has it open for writing.
+        StorageError: it cannot be read.
 
     """
-    if path.is_file():
-        with path.open("rb") as file:
-            _claim(path, file)
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                _claim(path, file)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _claim(path: Path, file: BinaryIO | Appendix) -> None:
@@ -309,15 +314,32 @@ def read_progress(path: Path) -> dict[str, int]:
         StorageError: it is damaged before its end.
 
     """
-    states: dict[int, str] = {}
-    try:
-        with path.open("rb") as file:
-            lines = _read_lines(path, file)
-            if "sha256" not in next(lines, (0, {"sha256": ""}, 0))[1]:
-                raise SourceError(f"{path} is no journal of a run")
-            for _, entry, _ in lines:
-                states[entry["row"]] = STATUSES[entry["status"]] if "status" in entry else BEGUN
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror}") from None
+    states = {entry["row"]: STATUSES[entry["status"]] if "status" in entry else BEGUN for entry in _read_entries(path)}
     counts = Counter(states.values())
     return {state: counts[state] for state in (*map(str, Status), BEGUN)}
+
+
+def read_unclear(path: Path) -> dict[int, str]:
+    """Return the users, by row, of whom an interrupted run did not see whether they were changed.
+
+    Raises:
+        SourceError: it cannot be read, or is no journal.
+        StorageError: it is damaged before its end.
+
+    """
+    unclear: dict[int, str] = {}
+    for entry in _read_entries(path):
+        if entry.get("status", Status.UNKNOWN) == Status.UNKNOWN:
+            unclear[entry["row"]] = entry["email"]
+        else:
+            unclear.pop(entry["row"], None)
+    return unclear
+
+
+def _read_entries(path: Path) -> Iterator[dict[str, Any]]:
+    read_header(path)
+    try:
+        with path.open("rb") as file:
+            yield from (entry for _, entry, _ in islice(_read_lines(path, file), 1, None))
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from None

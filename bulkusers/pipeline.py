@@ -6,16 +6,14 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Generic, Protocol, Self
-from uuid import uuid4
+from typing import Any, Final, Generic, Protocol
 
 from bulkusers.answers import Conversation
 from bulkusers.api import Api, open_api
+from bulkusers.books import Books, images_of, journal_of
 from bulkusers.brake import Brake, Suspicion
 from bulkusers.errors import BulkUsersError, StorageError
 from bulkusers.files import check_place, move_aside
-from bulkusers.images import Images, images_of
 from bulkusers.journal import Journal, Progress, refuse_live
 from bulkusers.lock import hold_lock
 from bulkusers.models import Image, Item, Outcome, Status
@@ -61,6 +59,7 @@ class Job(Generic[T]):
     options: Mapping[str, Any]  # for the report's reader
     foregone: Callable[[T], Outcome | None] = _nothing  # what would become of an item that needs no request
     command: str = "run"
+    exit_code: Callable[[dict[str, int], BulkUsersError | None], int] = exit_code
     prepare: Prepare = _prepare_nothing
     rejects: Path | None = None  # where the rejected rows go
     finish: Callable[[Report, Journal], None] = _finish_nothing  # once the report is written
@@ -114,91 +113,6 @@ async def carry_out(
             if not brake.reason or settings.environment == "sandbox":
                 books.journal.remove()
     return result
-
-
-class Books:
-    """What is written while a run goes on: the journal, and the before-images beside the report."""
-
-    def __init__(self, report: Path, journal: Journal, images: Images) -> None:
-        self.report = report
-        self.journal = journal
-        self.images = images
-
-    @classmethod
-    def begin(cls, report: Path, which: Mapping[str, Any]) -> Self:
-        """Begin a run's; what an older run has left in their places is moved aside.
-
-        Raises:
-            LockedError: another process is writing there.
-            StorageError: they cannot be written.
-
-        """
-        path = journal_of(report)
-        refuse_live(path)
-        move_aside(path)  # of a run that was killed
-        _move_results_aside(report)
-        with ExitStack() as stack:
-            journal = stack.enter_context(Journal.create(path, which))
-            books = cls(report, journal, Images.create(images_of(report)))
-            stack.pop_all()
-        return books
-
-    @classmethod
-    def reopen(cls, report: Path, which: Mapping[str, Any]) -> Self | None:
-        """Go on with those of an interrupted run; None where there is none.
-
-        Raises:
-            LockedError: another process is writing there.
-            SourceError: the run was one of another file or target.
-            StorageError: they are damaged, or cannot be opened.
-
-        """
-        journal = Journal.reopen(journal_of(report), which)
-        if journal is None:
-            return None
-        with ExitStack() as stack:
-            stack.enter_context(journal)
-            move_aside(report)  # from now on it says less than the journal
-            books = cls(report, journal, Images.reopen(images_of(report)))
-            stack.pop_all()
-        return books
-
-    def sync(self) -> None:
-        """Make everything that was written survive a power cut; the images first, for they say what may be undone.
-
-        Raises:
-            StorageError: the disk does not take it.
-
-        """
-        self.images.sync()
-        self.journal.sync()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.images.close()
-        self.journal.close()
-
-
-def journal_of(report: Path) -> Path:
-    """Return where the journal of a run lies whose report is to be at `report`."""
-    return report.with_name(f"{report.name}.journal")
-
-
-def _move_results_aside(report: Path) -> None:
-    """Keep an older report and its before-images together."""
-    aside = move_aside(report)
-    images = images_of(report)
-    if aside is None or images_of(aside).exists():
-        move_aside(images)  # of a run that was killed
-    elif images.exists():
-        try:
-            images.rename(images_of(aside))
-        except OSError as error:
-            raise StorageError(f"cannot move {images} aside: {error.strerror}") from None
 
 
 class Pipeline(Generic[T]):
@@ -327,18 +241,19 @@ class Pipeline(Generic[T]):
             StorageError: it cannot be written.
 
         """
-        report = self._describe(books.report, arguments)
+        report = self._describe(books, arguments)
         move_aside(books.report)  # nobody else's, either, is to be lost
         write_report(report, books.journal.rows())
-        books.images.remove_if_empty()
+        if not self._tally.counts[Status.UNKNOWN]:  # of whom an undo has to know, though they have no image
+            books.images.remove_if_empty()
         return report
 
-    def _describe(self, path: Path, arguments: Sequence[str]) -> Report:
+    def _describe(self, books: Books, arguments: Sequence[str]) -> Report:
         finished = datetime.now(UTC)
         seconds = (finished - self._started).total_seconds()
         facts, settings, stopped = self._job.facts, self._settings, self._brake.reason
         run = {
-            "id": uuid4().hex,
+            "id": books.run,
             "tool": f"bulkusers {__version__}",
             "command": self._job.command,
             "started": self._started.isoformat(timespec="milliseconds"),
@@ -348,7 +263,7 @@ class Pipeline(Generic[T]):
             "base_url": settings.base_url,
             "school": settings.school,
             "operator": settings.email,
-            "exit_code": exit_code(self._tally.counts, stopped),
+            "exit_code": self._job.exit_code(self._tally.counts, stopped),
             "stopped": {"reason": str(stopped), "hint": stopped.hint} if stopped else None,
             "arguments": list(arguments),
             "rejects": str(self._job.rejects) if self._job.rejects and self._tally.counts[Status.REJECTED] else None,
@@ -363,7 +278,7 @@ class Pipeline(Generic[T]):
             },
         }  # fmt: skip
         http = self._api.meter.summary(seconds)
-        return Report(path, run, self._tally.counts, http, list(self._list_warnings()), self._tally.problems())
+        return Report(books.report, run, self._tally.counts, http, list(self._list_warnings()), self._tally.problems())
 
     def _list_warnings(self) -> Iterator[dict[str, Any]]:
         yield from (asdict(notice) for notice in self._job.facts.notices)

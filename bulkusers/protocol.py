@@ -18,12 +18,13 @@ from bulkusers.answers import (
     Wish,
     ask,
     conclude,
+    created,
     describe,
-    is_about,
     json_of,
     left_alone,
     not_done,
     read,
+    record_of,
     replace,
     unknown,
 )
@@ -31,7 +32,7 @@ from bulkusers.errors import AccessError, OutageError, TransportError
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import SETTLE, Existing, Image, Json, Outcome, Request, Response, Secret, Status, User
 from bulkusers.profile import Profile
-from bulkusers.rules import Rules, change, is_exactly
+from bulkusers.rules import Rules, change, holds, is_exactly
 
 
 def place(user: User, rules: Rules, *, begun: bool = False, absent: bool = False) -> Conversation:
@@ -50,8 +51,8 @@ def place(user: User, rules: Rules, *, begun: bool = False, absent: bool = False
         request = rules.create(record)
         answer = yield from ask(request)
         match classify(request, answer, rules.profile):
-            case Meaning.DONE if is_about(user, answer, rules):
-                return (yield from _created(user, record, certain=True))
+            case Meaning.DONE if made := record_of(user, answer, rules):
+                return (yield from created(user, record | made))  # with what the API fills in
             case Meaning.EXISTS | Meaning.MAYBE_EXISTS if doubt:
                 break  # the one that exists may be our own, come late
             case (Meaning.EXISTS | Meaning.MAYBE_EXISTS) as meaning:
@@ -69,11 +70,6 @@ def update(user: User, rules: Rules, known: Json) -> Conversation:
     """Bring a user up to date whose record was seen already; begin anew where it is gone."""
     outcome = yield from _bring_up_to_date(user, rules, known)
     return outcome if outcome.code != GONE else (yield from place(user, rules))
-
-
-def _created(user: User, record: Json, *, certain: bool) -> Conversation:
-    yield Image(user.row, user.email, None, record, certain)
-    return conclude(user, Status.CREATED)
 
 
 def _update(user: User, rules: Rules, refusal: Response | TransportError, *, certain: bool) -> Conversation:
@@ -126,8 +122,10 @@ def _look_for_created(
         return None
     if isinstance(found, Outcome):
         return unknown(user, doubt)
-    if is_exactly(found, record, rules):
-        return (yield from _created(user, record, certain=absent))
+    if is_exactly(found, record, rules) or (absent and holds(found, record, rules)):
+        return (yield from created(user, found, certain=absent))
+    if holds(found, record, rules):  # it may be our own all the same, with what the API fills in
+        yield Image(user.row, user.email, None, found, certain=False)
     return (yield from _bring_up_to_date(user, rules, found))
 
 

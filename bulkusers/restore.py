@@ -4,16 +4,17 @@ Sources: the vendor's advice for leavers (inactive, and no products; deleting br
 an update overwrites the whole record: it is put back as it was read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bulkusers.answers import (
     Conversation,
     ask,
     conclude,
+    created,
     describe,
-    is_about,
     not_done,
     read,
+    record_of,
     replace,
     unknown,
 )
@@ -30,14 +31,49 @@ def take_back(changes: Changes, rules: Rules, *, delete_created: bool = False) -
     found = yield from read(changes, rules)
     if isinstance(found, Outcome):
         return found
-    before = changes.images[0].before
+    if not changes.images:
+        return (yield from _look_for_unclear(changes, found, rules))
     if found is None:
         return (yield from _restore_deleted(changes, rules))
-    if before is None:
+    first = _find_beginning(changes.images, rules)
+    if not first.certain:
+        return (yield from _take_back_what_followed(changes, found, first.sent or found, rules))
+    if first.before is None:
         return (yield from _take_back_created(changes, found, rules, delete=delete_created))
-    if _is_same(found, before, rules):
+    if _is_same(found, first.before, rules):
         return conclude(changes, Status.UNCHANGED)
-    return (yield from _put_back(changes, found, before, rules))
+    return (yield from _put_back(changes, found, first.before, rules))
+
+
+def _find_beginning(images: Sequence[Image], rules: Rules) -> Image:
+    """Return the last image that began with what the run itself had not put there: that is to come back.
+
+    Where a write was sent again, somebody else may have changed the user in between.
+    """
+    known = [images[0], *(image for image in images[1:] if image.certain)]  # who was there before was not created later
+    for place in range(len(known) - 1, 0, -1):
+        before = known[place].before
+        earlier = [image.sent for image in known[:place] if image.sent is not None]
+        if before is None or not any(is_exactly(before, sent, rules) for sent in earlier):
+            return known[place]
+    return known[0]
+
+
+def _look_for_unclear(changes: Changes, found: Json | None, rules: Rules) -> Conversation:
+    """Leave somebody alone of whom it was not seen what became; who is not there was not created."""
+    there: Json | Outcome | None = found
+    if there is None:
+        yield SETTLE  # it may still come
+        there = yield from read(changes, rules)
+    if there is None:
+        return conclude(changes, Status.UNCHANGED)
+    if isinstance(there, Outcome):
+        return there
+    return conclude(
+        changes, Status.SKIPPED, "maybe-created",
+        "the run did not see whether it created this user, so the user may have been there before",
+        "look at the user in Coursedog, and decide",
+    )  # fmt: skip
 
 
 def _put_back(changes: Changes, found: Json, goal: Json, rules: Rules) -> Conversation:
@@ -51,13 +87,21 @@ def _put_back(changes: Changes, found: Json, goal: Json, rules: Rules) -> Conver
     return (yield from replace(changes, rules, found, goal, tuple(_differing(found, goal, rules)), again))
 
 
+def _take_back_what_followed(changes: Changes, found: Json, first: Json, rules: Rules) -> Conversation:
+    """Put a user whom the run may have created back as it was first seen, and leave it at that."""
+    outcome = conclude(changes, Status.SKIPPED)
+    if not _is_same(found, first, rules):
+        outcome = yield from _put_back(changes, found, first, rules)
+        if outcome.status is not Status.UPDATED:
+            return outcome
+    return outcome._replace(
+        code="maybe-not-created",
+        message="an answer was lost when this user was created, so the user may have been there before",
+        hint="look at the user in Coursedog, and decide",
+    )
+
+
 def _take_back_created(changes: Changes, found: Json, rules: Rules, *, delete: bool) -> Conversation:
-    if not any(image.certain for image in changes.images):
-        return conclude(
-            changes, Status.SKIPPED, "maybe-not-created",
-            "an answer was lost when this user was created, so the user may have been there before",
-            "look at the user in Coursedog, and decide",
-        )  # fmt: skip
     names, values = rules.profile.fields, rules.profile.values
     retired = {names.status: values.inactive, names.products: []}
     if delete:
@@ -110,8 +154,8 @@ def _restore_deleted(changes: Changes, rules: Rules) -> Conversation:
         request = rules.create_anew(last.before)
         answer = yield from ask(request)
         match classify(request, answer, rules.profile):
-            case Meaning.DONE if is_about(changes, answer, rules):
-                return (yield from _created(changes, last.before))
+            case Meaning.DONE if made := record_of(changes, answer, rules):
+                return (yield from created(changes, last.before | made))
             case Meaning.DONE | Meaning.LOST | Meaning.EXISTS | Meaning.MAYBE_EXISTS:
                 doubt = describe(answer)
             case _ if doubt:
@@ -123,15 +167,10 @@ def _restore_deleted(changes: Changes, rules: Rules) -> Conversation:
             yield SETTLE
             there = yield from read(changes, rules)
         if isinstance(there, dict) and _is_same(there, last.before, rules):
-            return (yield from _created(changes, last.before))
+            return (yield from created(changes, there))
         if there is not None:
             return unknown(changes, doubt)
     return unknown(changes, doubt)
-
-
-def _created(changes: Changes, record: Json) -> Conversation:
-    yield Image(changes.row, changes.email, None, record)
-    return conclude(changes, Status.CREATED)
 
 
 def _is_ours(changes: Changes, found: Json, rules: Rules, but: Json = {}) -> bool:  # noqa: B006 - never changed

@@ -1,24 +1,28 @@
 """A run's changes taken back, from its before-images."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from bulkusers.api import open_for_reading
+from bulkusers.api import Api, open_for_reading
+from bulkusers.books import images_of, journal_of
 from bulkusers.brake import Brake
-from bulkusers.errors import SourceError
-from bulkusers.images import Album, Changes, images_of
-from bulkusers.journal import is_journal, read_header, refuse_live
-from bulkusers.models import Outcome, Request, Response, Send
-from bulkusers.pipeline import Job, carry_out, journal_of
+from bulkusers.errors import BulkUsersError, SourceError
+from bulkusers.images import Album, Changes
+from bulkusers.journal import BEGUN, is_journal, read_header, read_progress, read_unclear, refuse_live
+from bulkusers.models import Outcome, Request, Response, Send, Status
+from bulkusers.pipeline import Job, carry_out
 from bulkusers.report import Report, read_report
 from bulkusers.restore import take_back
 from bulkusers.rules import Rules
 from bulkusers.settings import Settings, make_rules
 from bulkusers.source import Facts
-from bulkusers.tally import Tally
+from bulkusers.tally import Tally, exit_code
 from bulkusers.workers import Work, upload_users
+
+TOUCHED: Final = (Status.CREATED, Status.UPDATED, Status.UNKNOWN, BEGUN)  # states of users whom a run may have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ def open_done(results: Path) -> Iterator[Done]:
 
     Raises:
         LockedError: that run is still going on.
-        SourceError: it is no report, or that of a rehearsal, or of a run that changed nobody.
+        SourceError: it is no report, or of a rehearsal or a run that changed nobody; or the images are another run's.
         StorageError: there are no before-images, or they are damaged.
 
     """
@@ -46,12 +50,22 @@ def open_done(results: Path) -> Iterator[Done]:
         refuse_live(results)
         run = {"environment": "custom", **read_header(results)}
         report = results.with_name(results.name.removesuffix(".journal"))
+        counts, unclear = read_progress(results), read_unclear(results)
     else:
-        run, report = dict(read_report(results).run), results
+        there = read_report(results)
+        run, report = dict(there.run), results
         refuse_live(journal_of(report))
+        counts = dict(there.counts)
+        unclear = {row["row"]: row["email"] for row in there.rows() if row["status"] == Status.UNKNOWN}
     if run["environment"] == "sandbox":
         raise SourceError(f"{results} is of a rehearsal: its users are gone with its sandbox")
-    with Album(images_of(report)) as album:
+    nobody = SourceError(f"{results} is of a run that changed nobody: there is nothing to take back")
+    images = images_of(report)
+    if not images.exists() and not any(counts.get(state) for state in TOUCHED):
+        raise nobody
+    with Album(images, run.get("id", ""), unclear) as album:
+        if not album.rows:
+            raise nobody
         yield Done(results, run["environment"], run["base_url"], run["school"], album)
 
 
@@ -69,14 +83,19 @@ async def undo(
     """Take a run's changes back, and write the outcome report; return what it says.
 
     Users who were updated get their before-image back, those who were created become inactive without products or, on
-    request, are deleted. Whom somebody changed since is `skipped`. It ends and is resumed as `pipeline.carry_out`
-    says, and can itself be undone.
+    request, are deleted. Whom somebody changed since is `skipped`. Before the first write it is noted that nobody may
+    go on with the run. It ends and is resumed as `pipeline.carry_out` says, and can itself be undone.
 
     Raises:
         BulkUsersError: as `pipeline.carry_out`.
 
     """
     rules = make_rules(settings)
+
+    async def prepare(api: Api, brake: Brake, stack: ExitStack) -> None:
+        del api, brake, stack
+        done.album.mark_undone()
+
     job: Job[Changes] = Job(
         facts=_describe(done),
         items=lambda: iter(done.album),
@@ -89,8 +108,15 @@ async def undo(
         },
         options={"delete_created": delete_created},
         command="undo",
+        exit_code=judge,
+        prepare=prepare,
     )
     return await carry_out(job, settings, report=report, resume=resume, arguments=arguments, tally=tally, brake=brake)
+
+
+def judge(counts: dict[str, int], stopped: BulkUsersError | None) -> int:
+    """Return an undo's exit code: who is left as is was not taken back, and needs a person as a rejected row does."""
+    return exit_code(counts, stopped) or (6 if counts[Status.SKIPPED] else 0)
 
 
 async def foresee_undo(
@@ -101,6 +127,7 @@ async def foresee_undo(
     Raises:
         AccessError: the API does not let us in.
         ApiError: the API cannot answer.
+        StorageError: the before-images were cut short meanwhile.
 
     """
     rules, brake = make_rules(settings), brake or Brake()
@@ -125,7 +152,10 @@ async def foresee_undo(
             brake=brake,
             suspect=lambda _: None,
         )
-        await upload_users(iter(done.album), work, workers=settings.concurrency)
+        try:
+            await upload_users(iter(done.album), work, workers=settings.concurrency)
+        except* BulkUsersError as group:
+            raise group.exceptions[0] from None
     if brake.reason is not None:
         raise brake.reason
     return tally, sorted(outcomes, key=lambda outcome: outcome.row)

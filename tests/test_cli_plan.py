@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,9 @@ import pytest
 from runs import HEADER, equal_line, line
 
 from bulkusers.cli.app import main
+from bulkusers.cli.screen import Screen
+from bulkusers.cli.undo import name_report
+from bulkusers.restore import take_back
 
 Call = Callable[..., tuple[int, str, str]]
 ROWS = [line(1), line(2, first="Renamed", roles="Example Scheduler"), equal_line(3), line(201), line(202)]
@@ -133,12 +138,70 @@ def test_an_undo_asks_shows_and_does(call: Call) -> None:
 
 
 def test_an_undo_names_whom_it_leaves(call: Call) -> None:
-    """Who was changed by another run since is listed with the fields."""
+    """Who was changed by another run since is listed with the fields; the exit code says that somebody was left."""
     call("run", "users.csv", "--quiet")
     Path("later.csv").write_text("\n".join([HEADER, line(2, first="Later")]) + "\n")
     call("run", "later.csv", "--quiet", "--report", "later.json")
     code, out, _ = call("undo", "results.json", "--yes")
-    assert code == 0
+    assert (code, call("undo", "results.json", "--dry-run")[0]) == (6, 6)
     assert "Left as they are: 1 user" in out
     assert "row 3  user00002@example.edu" in out
     assert "firstName" in out
+
+
+def test_an_undo_that_goes_on_with_nothing_asks(call: Call) -> None:
+    """Only one that was begun was asked about."""
+    call("run", "users.csv", "--quiet")
+    code, _, err = call("undo", "results.json", "--resume")
+    assert (code, "add --yes" in err) == (2, True)
+    assert not Path("results.undo.json").exists()
+
+
+def test_an_undo_that_nobody_wants_is_not_done(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 8, as of a run."""
+    call("run", "users.csv", "--quiet")
+    for name, answer in (("is_interactive", True), ("confirm", lambda *_: False)):
+        monkeypatch.setattr(Screen, name, answer)
+    code, _, err = call("undo", "results.json")
+    assert (code, "nobody said yes" in err) == (8, True)
+    assert not Path("results.undo.json").exists()
+
+
+def test_an_undo_of_an_undo_goes_on_as_it_says(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a report of its own; one that stopped names the command, and its journal can be read."""
+    assert call("run", "users.csv", "--quiet")[0] == 0
+    assert call("undo", "results.json", "--yes", "--quiet")[0] == 0
+    true = take_back
+    taken: list[int] = []
+
+    def take_back_and_stop(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as restore has it
+        taken.append(1)
+        if len(taken) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return true(*arguments, **options)
+
+    monkeypatch.setattr("bulkusers.undo.take_back", take_back_and_stop)
+    code, out, _ = call("undo", "results.undo.json", "--yes", "--concurrency", "1")
+    assert code == 143
+    (command,) = re.findall(r"bulkusers (undo .*--resume.*)", out)
+    code, out, _ = call("report", "results.undo.undo.json.journal")
+    assert (code, "updated" in out) == (0, True)
+    assert call(*shlex.split(command))[0] == 0
+    counts = json.loads(Path("results.undo.undo.json").read_text())["counts"]
+    assert counts["updated"] == 4
+    assert json.loads(Path("results.undo.json").read_text())["run"]["input"]["path"] == "results.json"
+
+
+@pytest.mark.parametrize(
+    ("results", "report"),
+    [
+        ("results.json", "results.undo.json"),
+        ("results.json.journal", "results.undo.json"),
+        ("results.undo.json", "results.undo.undo.json"),
+        ("results.2026-11-24", "results.2026-11-24.undo.json"),
+        ("results.2026-11-25T09-13-27Z.json.journal", "results.2026-11-25T09-13-27Z.undo.json"),
+    ],
+)
+def test_an_undo_has_a_report_of_its_own(results: str, report: str) -> None:
+    """Beside the run's, and in nobody's place."""
+    assert name_report(Path("folder") / results) == Path("folder") / report

@@ -20,8 +20,9 @@ from runs import send_lines
 from torture import BAD, OPTIONAL, draw_existing, draw_new, draw_odd, spoil
 
 from bulkusers import Existing, Lists, Report, Status, open_source
+from bulkusers.books import images_of
 from bulkusers.forecast import Difference, Forecast, Foreseen, foresee, make_forecast
-from bulkusers.images import Album, images_of
+from bulkusers.images import Album
 from bulkusers.models import Json, Outcome, Share, User
 from bulkusers.profile import load_profile
 from bulkusers.rules import Rules, is_alike
@@ -281,7 +282,7 @@ async def compare(drawn: Drawn, folder: Path, existing: Existing, lists: Lists, 
         images = images_of(report.path)
         refused: set[int] = set()
         if images.exists():
-            with Album(images) as album:
+            with Album(images, report.run["id"], {}) as album:
                 # the one thing that nobody can foresee is what the API will not take
                 refused = {each.row for each in album if _find_fault(each.images[0].sent, ("email",))}
         expected = [

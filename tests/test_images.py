@@ -1,7 +1,9 @@
 """What every changed user's record was is on disk before the change, and comes back as it was or not at all."""
 
 import asyncio
+import re
 import stat
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +14,10 @@ from conftest import file_size_limit
 from runs import equal_line, line, send_lines, sending, statuses, writes
 
 from bulkusers import Existing, read_report
+from bulkusers.books import images_of
 from bulkusers.errors import StorageError
 from bulkusers.forecast import Forecast
-from bulkusers.images import Album, Images, images_of
+from bulkusers.images import Album, Images
 from bulkusers.models import Image
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 
@@ -32,6 +35,7 @@ IMAGES: Final = (
     Image(9, "gone@example.edu", {"email": "gone@example.edu"}, None),
 )
 Begin = Callable[..., Images]
+ID: Final = "0123456789abcdef"  # of the run whose images they are
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def write(path: Path) -> Begin:
     """Return a function that writes images into a new file, or goes on with the one that is there."""
 
     def write(*images: Image) -> Images:
-        book = Images.reopen(path)
+        book = Images.reopen(path, ID)
         for image in images:
             book(image)
         book.close()
@@ -64,7 +68,8 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
 
 def read(path: Path) -> dict[int, tuple[Image, ...]]:
     """Return every image by row, in the order of the album."""
-    with Album(path) as album:
+    run = re.match(rb'{"crc":"\w+","run":"(\w+)"', path.read_bytes())
+    with Album(path, run[1].decode() if run else ID, {}) as album:
         return {changes.row: changes.images for changes in album}
 
 
@@ -74,7 +79,7 @@ def test_images_come_back_as_they_were(path: Path, write: Begin) -> None:
     found = read(path)
     assert list(found) == [2, 3, 9]
     assert found == {2: (IMAGES[1],), 3: (IMAGES[0], IMAGES[2]), 9: (IMAGES[3],)}
-    with Album(path) as album:
+    with Album(path, ID, {}) as album:
         assert album.rows == 3
         assert [changes.email for changes in album] == ["new@example.edu", "zoë@example.edu", "gone@example.edu"]
         assert {"zoë@example.edu", "\n🎓"} == set(list(album)[1].private)
@@ -84,14 +89,16 @@ def test_one_line_is_one_object(path: Path, write: Begin) -> None:
     """Other programs can read the file, too: the checksum is a member like the others."""
     write(*IMAGES)
     lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    head = lines.pop(0)
+    assert (list(head), head["run"]) == (["crc", "run"], ID)
     assert [list(line) for line in lines] == [["crc", "row", "email", "before", "sent", "certain"]] * 4
     assert lines[0]["before"] == RECORD
 
 
 def test_each_image_is_on_disk_at_once(path: Path) -> None:
     """A kill -9 after the call loses nothing."""
-    book = Images.create(path)
-    for count, image in enumerate(IMAGES, start=1):
+    book = Images.create(path, ID)
+    for count, image in enumerate(IMAGES, start=2):
         book(image)
         assert path.read_bytes().count(b"\n") == count
     book.close()
@@ -107,19 +114,19 @@ def test_what_is_there_is_not_overwritten_nor_followed(path: Path, tmp_path: Pat
     """It may be all that is left of another run, or lead into another's folder."""
     path.write_bytes(b"precious\n")
     with pytest.raises(StorageError):
-        Images.create(path)
+        Images.create(path, ID)
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
-    for open_it in (Images.create, Images.reopen, Album):
+    for open_it in (Images.create, Images.reopen, lambda path, run: Album(path, run, {})):
         with pytest.raises(StorageError):
-            open_it(path)
+            open_it(path, ID)
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_there_is_no_album_without_a_file(path: Path) -> None:
     """The message names it."""
     with pytest.raises(StorageError, match=r"there is no .*results\.before\.jsonl"):
-        Album(path)
+        Album(path, ID, {})
 
 
 def damaged(whole: bytes) -> Iterator[bytes]:
@@ -159,13 +166,48 @@ def test_a_torn_end_is_dropped_before_anything_is_added(path: Path, write: Begin
         write(IMAGES[3])
         assert path.read_bytes() == whole
     path.write_bytes(whole.replace(b"roles", b"rules", 1))
-    with pytest.raises(StorageError, match="damaged in line 1"):
+    with pytest.raises(StorageError, match="damaged in line 2"):
         write(IMAGES[3])
+
+
+def test_a_file_without_a_whole_first_line_is_begun_anew(path: Path, write: Begin) -> None:
+    """A power cut may leave nothing else."""
+    write(IMAGES[0])
+    whole = path.read_bytes()
+    for end in range(whole.index(b"\n") + 1):
+        path.write_bytes(whole[:end])
+        write(IMAGES[0])
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": None},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": None, "certain": True, "mood": "good"},
+        {"row": 0, "email": "a@example.edu", "before": None, "sent": None, "certain": True},
+        {"row": "2", "email": "a@example.edu", "before": None, "sent": None, "certain": True},
+        {"row": 2, "email": 7, "before": None, "sent": None, "certain": True},
+        {"row": 2, "email": "a@example.edu", "before": [], "sent": None, "certain": True},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": "x", "certain": True},
+        {"row": 2, "email": "a@example.edu", "before": None, "sent": None, "certain": 1},
+    ],
+)
+def test_a_whole_line_that_this_version_would_never_write_is_damage(
+    path: Path, write: Begin, entry: dict[str, object]
+) -> None:
+    """A right checksum is not enough: nobody guesses what another version meant."""
+    write(IMAGES[0])
+    text = orjson.dumps(entry)
+    path.write_bytes(path.read_bytes() + b'{"crc":"%08x",%s\n' % (zlib.crc32(text), text[1:]))
+    with pytest.raises(StorageError, match="damaged in line 3"):
+        read(path)
 
 
 def test_a_full_disk_is_told_and_nothing_is_added_after_it(path: Path) -> None:
     """Behind a gap no image would be found."""
-    book = Images.create(path)
+    book = Images.create(path, ID)
     book(IMAGES[0])
     with file_size_limit(path.stat().st_size + 40), pytest.raises(StorageError, match="File too large"):
         book(IMAGES[1])
@@ -181,7 +223,7 @@ def test_a_full_disk_is_told_and_nothing_is_added_after_it(path: Path) -> None:
 
 
 async def test_every_change_has_its_image(sandbox: Sandbox, tmp_path: Path, path: Path) -> None:
-    """The record as it was, the record as it was put; of who was created, what was sent; of nobody else."""
+    """The record as it was, the record as it was put; of who was created, the record as it is; of nobody else."""
     before = dict(sandbox.users)
     rows = [line(1), equal_line(2), line(50), line(51, first="")]
     report = await send_lines(sandbox, tmp_path, *rows)
@@ -192,9 +234,7 @@ async def test_every_change_has_its_image(sandbox: Sandbox, tmp_path: Path, path
     assert changed.before == before["user00001@example.edu"]
     assert changed.sent == sandbox.users["user00001@example.edu"]
     assert (created.before, created.certain) == (None, True)
-    assert created.sent is not None
-    there = sandbox.users["user00050@example.edu"]
-    assert created.sent == {name: value for name, value in there.items() if name not in ("_id", "createdAt")}
+    assert created.sent == sandbox.users["user00050@example.edu"]
 
 
 async def test_a_run_that_changes_nothing_leaves_no_images(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -265,6 +305,44 @@ async def test_a_kill_loses_no_image_of_an_update(
         assert await process.wait() == 0
     first = {images[0].email: images[0] for images in read(path).values() if images[0].before is not None}
     assert {email: image.before for email, image in first.items()} == before
+
+
+async def test_a_user_who_holds_the_row_after_a_lost_create_may_be_ours(
+    sandbox: Sandbox, tmp_path: Path, path: Path
+) -> None:
+    """An API that fills something in lets nobody see who made the user: unchanged, and written down all the same."""
+    sandbox.switches = Switches(defaults="filled")
+    sandbox.faults = [Fault(method="POST", path="*/users", action="reset_after")]
+    report = await send_lines(sandbox, tmp_path, line(50))
+    assert statuses(report) == {2: "unchanged"}
+    (image,) = read(path)[2]
+    assert (image.before, image.certain, image.sent) == (None, False, sandbox.users["user00050@example.edu"])
+
+
+async def test_a_create_after_a_look_is_one_whatever_the_api_fills_in(
+    sandbox: Sandbox, tmp_path: Path, path: Path
+) -> None:
+    """There was nobody, and now there is somebody who holds the row: created, and the image has what was filled in."""
+    sandbox.switches = Switches(defaults="filled")
+    sandbox.faults = [
+        Fault(method="POST", path="*/users", action="reset_before", nth=1),
+        Fault(method="POST", path="*/users", action="reset_after"),
+    ]
+    report = await send_lines(sandbox, tmp_path, line(50))
+    assert statuses(report) == {2: "created"}
+    (image,) = read(path)[2]
+    assert (image.before, image.certain, image.sent) == (None, True, sandbox.users["user00050@example.edu"])
+
+
+@pytest.mark.parametrize(("depth", "status"), [(252, "updated"), (253, "failed"), (900, "failed")])
+async def test_a_record_that_nests_too_deeply_to_be_kept_is_left_alone(
+    sandbox: Sandbox, tmp_path: Path, depth: int, status: str
+) -> None:
+    """It can be read, and neither sent back nor written down: the run goes on without it."""
+    body = '{"email":"user00001@example.edu","deep":' + "[" * depth + "]" * depth + "}"
+    sandbox.faults = [Fault(method="GET", path="*/user00001@*", action="status", status=200, body=body)]
+    report = await send_lines(sandbox, tmp_path, line(1), line(2))
+    assert statuses(report) == {2: status, 3: "updated"}
 
 
 async def test_a_create_that_is_only_seen_afterwards_is_not_certain(

@@ -17,7 +17,7 @@ import pytest
 from conftest import MakeOutcome, MakeUser, file_size_limit
 
 from bulkusers.errors import SourceError, StorageError
-from bulkusers.journal import Journal, Progress, outcome_of, read_progress, row_of
+from bulkusers.journal import Journal, Progress, outcome_of, read_progress, read_unclear, refuse_live, row_of
 from bulkusers.models import Outcome, Status
 
 RUN = {"sha256": "abc", "base_url": "https://staging.example.edu", "school": "example"}
@@ -363,6 +363,37 @@ def test_no_cut_and_no_flipped_bit_invents_an_outcome(
             assert set(done) <= {2, 3, 4}
     assert known > 100
     assert refused > 100
+
+
+def test_who_was_begun_or_is_unknown_is_unclear(
+    path: Path, create: Open, make_outcome: MakeOutcome, make_user: MakeUser
+) -> None:
+    """Until it has an outcome; also one that was known, and is begun again."""
+    with create() as journal:
+        for row in (2, 3, 4, 5):
+            journal.begin(make_user(row))
+        journal(make_outcome(2))
+        journal(make_outcome(3, Status.UNKNOWN, "answer-lost"))
+        journal(make_outcome(4, Status.FAILED, "refused-500"))
+        assert read_unclear(path) == {3: "row3@example.edu", 5: "row5@example.edu"}
+        journal.begin(make_user(4))
+        journal.begin(make_user(3))
+        journal(make_outcome(3))
+    assert read_unclear(path) == {4: "row4@example.edu", 5: "row5@example.edu"}
+
+
+def test_a_journal_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A plain error, not the system's own."""
+    with pytest.raises(StorageError, match=r"cannot read .*: File name too long"):
+        refuse_live(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("run", [{"base_url": "https://staging.example.edu", "images": "abc"}, RUN])
+def test_progress_is_that_of_an_undo_too(path: Path, make_outcome: MakeOutcome, run: dict[str, str]) -> None:
+    """Whatever the run was one of."""
+    with Journal.create(path, run) as journal:
+        journal(make_outcome(2))
+    assert read_progress(path)["created"] == 1
 
 
 @pytest.mark.parametrize(

@@ -354,6 +354,29 @@ async def test_switch_unknown_ids(ask: Ask, unknown: dict[str, object]) -> None:
     assert (await call("POST", "users", NEW | {"email": "new@example.edu"} | known))[0] == 201
 
 
+async def test_switch_updated_at(ask: Ask) -> None:
+    """A record says when it was last written, whatever is sent; each write is another time."""
+    call = await ask(users=1)
+    assert "updatedAt" not in (await call("GET", user(1)))[1]
+    call.sandbox.switches = Switches(updated_at="kept")
+    _, record = await call("GET", user(1))
+    assert record["updatedAt"] == record["createdAt"]
+    _, first = await call("PUT", user(1), record)
+    _, second = await call("PUT", user(1), record)
+    assert record["updatedAt"] < first["updatedAt"] < second["updatedAt"]
+    assert (await call("GET", "users"))[1] == {"user00001@example.edu": second}
+    _, made = await call("POST", "users", NEW | {"updatedAt": "never"})
+    assert made["updatedAt"] > second["updatedAt"]
+
+
+async def test_switch_defaults(ask: Ask) -> None:
+    """A new record gets what the request leaves out, and a replaced one does not."""
+    call = await ask(switches=Switches(defaults="filled"))
+    assert (await call("POST", "users", NEW))[1]["timezone"] == "UTC"
+    assert (await call("POST", "users", NEW | {"email": "b@example.edu", "timezone": "MST"}))[1]["timezone"] == "MST"
+    assert "timezone" not in (await call("PUT", "users/b%40example.edu", {"email": "b@example.edu"}))[1]
+
+
 async def test_switch_dead_token(ask: Ask) -> None:
     """A token that died is answered as switched on; a request without one is always 401."""
     call = await ask(switches=Switches(dead_token=403))

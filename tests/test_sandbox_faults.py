@@ -242,6 +242,17 @@ async def test_action_hang(ask: Ask) -> None:
     assert call.last == (0, False, "hang")
 
 
+async def test_action_edit(ask: Ask) -> None:
+    """Somebody else was faster: the notes are changed, and the request is lost; nobody has no notes."""
+    call = await ask(Fault("PUT", action="edit"), users=1)
+    (before,) = call.sandbox.users.values()
+    for email in ("user00001@example.edu", "nobody@example.edu"):
+        with pytest.raises(aiohttp.ClientError):
+            await call("PUT", f"/example_university/users/{email}")
+    assert list(call.sandbox.users.values()) == [before | {"notes": "changed by a colleague"}]
+    assert call.last == (0, False, "edit")
+
+
 async def test_a_login_can_go_wrong_too(ask: Ask) -> None:
     """A login that is not carried out kills no token, one whose answer is lost does."""
     call = await ask(

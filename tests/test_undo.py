@@ -1,5 +1,6 @@
 """A run's changes taken back, against a real sandbox; kills and faults are the torture's."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from copy import deepcopy
@@ -7,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import equal_line, line, send_lines, settings_for, statuses, writes
+from conftest import MakeOutcome
+from runs import equal_line, line, send_lines, sending, settings_for, statuses, writes
 
 from bulkusers import Report
-from bulkusers.errors import SourceError, StorageError
-from bulkusers.sandbox import Fault, Sandbox, serve
+from bulkusers.books import Books, images_of, journal_of
+from bulkusers.brake import Brake
+from bulkusers.errors import Interrupted, LockedError, SourceError, StorageError
+from bulkusers.journal import Journal
+from bulkusers.models import Status
+from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 from bulkusers.undo import foresee_undo, open_done, undo
 
 ROWS = [line(1), line(2, first="Renamed"), equal_line(3), line(201), line(202)]  # two updated, one equal, two created
@@ -76,6 +82,17 @@ async def test_an_undo_can_be_undone(sandbox: Sandbox, tmp_path: Path, delete_cr
     assert sandbox.mails == []
 
 
+async def test_who_was_deleted_and_created_anew_can_be_taken_back_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Whatever the API fills in when it creates the user anew."""
+    await send_lines(sandbox, tmp_path, line(201))
+    await take_back(sandbox, tmp_path, delete_created=True)
+    sandbox.switches = Switches(defaults="filled")
+    await take_back(sandbox, tmp_path, "undo-of-results.json")
+    assert sandbox.users[user(201)]["timezone"] == "UTC"
+    report = await take_back(sandbox, tmp_path, "undo-of-undo-of-results.json")
+    assert (report.exit_code, sandbox.users[user(201)]["status"]) == (0, "inactive")
+
+
 async def test_whom_somebody_changed_since_is_left_and_named(sandbox: Sandbox, tmp_path: Path) -> None:
     """With the fields that differ; whom somebody deleted is not brought back."""
     await send_lines(sandbox, tmp_path, *ROWS)
@@ -131,6 +148,198 @@ async def test_a_dry_run_says_the_same_and_sends_nothing_but_reads(sandbox: Sand
         assert tally.counts["updated"] == 3
     report = await take_back(sandbox, tmp_path, delete_created=True)
     assert statuses(report) == seen
+
+
+@pytest.mark.parametrize("delete_created", [False, True])
+async def test_what_the_api_keeps_itself_and_fills_in_is_no_change(
+    sandbox: Sandbox, tmp_path: Path, delete_created: bool
+) -> None:
+    """The time of the last change is new each time, and a new user has a field that nobody sent."""
+    before = deepcopy(sandbox.users)
+    sandbox.switches = Switches(updated_at="kept", defaults="filled")
+    await send_lines(sandbox, tmp_path, *ROWS)
+    assert sandbox.users[user(201)]["timezone"] == "UTC"
+    report = await take_back(sandbox, tmp_path, delete_created=delete_created)
+    assert (report.exit_code, report.counts["updated"]) == (0, 4)
+    for email, record in before.items():
+        assert sandbox.users[email] | {"updatedAt": None} == record | {"updatedAt": None}
+    assert (user(201) in sandbox.users) is not delete_created
+    again = await take_back(sandbox, tmp_path, "undo-of-results.json")
+    assert (again.exit_code, sandbox.users[user(201)]["timezone"]) == (0, "UTC")
+
+
+async def test_what_a_colleague_changed_while_the_run_went_on_comes_back(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update was lost, somebody changed the user, and the run sent it again: what is put back is that change."""
+    monkeypatch.setattr("bulkusers.api.SETTLE", 0.02)
+    before = deepcopy(sandbox.users)
+    sandbox.faults = [Fault(method="PUT", action="edit", nth=2), Fault(method="PUT", action="reset_before", nth=3)]
+    report = await send_lines(sandbox, tmp_path, line(1), line(2, first="Renamed"), concurrency=1)
+    assert statuses(report) == {2: "updated", 3: "updated"}
+    report = await take_back(sandbox, tmp_path)
+    assert (report.exit_code, statuses(report)) == (0, {2: "updated", 3: "updated"})
+    before[user(2)] |= {"notes": "changed by a colleague"}
+    assert sandbox.users == before
+
+
+async def test_each_run_takes_back_its_own(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Also where a report has no images of its own, and another run's lie in their place."""
+    await send_lines(sandbox, tmp_path, line(1))
+    (tmp_path / "results.json").rename(tmp_path / "first.json")
+    images_of(tmp_path / "results.json").rename(images_of(tmp_path / "first.json"))
+    await send_lines(sandbox, tmp_path, line(2, first="Renamed"))
+    images_of(tmp_path / "results.json").rename(images_of(tmp_path / "first.json"))
+    with pytest.raises(SourceError, match="another run"):
+        await take_back(sandbox, tmp_path, "first.json")
+    assert sandbox.ledger == []
+
+
+async def kill_while_creating(sandbox: Sandbox, folder: Path, *lines: str) -> None:
+    """Kill a run when the sandbox has made user 203, and before it has said so."""
+    sandbox.faults = [Fault(method="POST", action="delay", seconds=30, nth=3)]
+    async with asyncio.timeout(60), sending(sandbox, folder, *lines) as process:
+        while user(203) not in sandbox.users or not journal_of(folder / "results.json").read_bytes().count(b"status"):  # noqa: ASYNC110 - the ledger has no event
+            await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+    sandbox.faults = []
+
+
+async def test_whom_a_killed_run_may_have_created_is_listed(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of a creation comes after it: who was begun and has none is named, unless nobody is there."""
+    monkeypatch.setattr("bulkusers.api.SETTLE", 0.02)
+    await kill_while_creating(sandbox, tmp_path, line(201), line(202), line(203))
+    journal = tmp_path / "results.json.journal"
+    report = await take_back(sandbox, tmp_path, journal.name)
+    rows = {row["row"]: row for row in report.rows()}
+    assert (rows[4]["status"], rows[4]["code"], report.exit_code) == ("skipped", "maybe-created", 6)
+    assert sandbox.users[user(203)]["products"] == ["scheduling"]
+    del sandbox.users[user(203)]
+    report = await take_back(sandbox, tmp_path, journal.name)
+    assert (statuses(report)[4], report.exit_code) == ("unchanged", 0)
+
+
+async def test_whom_a_run_called_unknown_is_listed(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody else was changed; and who appears late is looked for twice."""
+    monkeypatch.setattr("bulkusers.api.SETTLE", 0.3)
+    lost = Fault(method="POST", path="*/users", action="late_commit", seconds=30.0)
+    sandbox.faults = [lost, Fault(method="GET", action="status", status=500)]
+    report = await send_lines(sandbox, tmp_path, line(201), retries=0)
+    assert statuses(report) == {2: "unknown"}
+    sandbox.faults = []
+    task = asyncio.create_task(take_back(sandbox, tmp_path))
+    while not sandbox.ledger or sandbox.ledger[-1].method != "GET" or not sandbox.ledger[-1].until:  # noqa: ASYNC110 - the ledger has no event
+        await asyncio.sleep(0)
+    sandbox.settle()
+    report = await task
+    assert [row["code"] for row in report.rows()] == ["maybe-created"]
+    assert (report.exit_code, writes(sandbox)) == (6, [])
+
+
+async def test_a_run_that_was_taken_back_is_not_gone_on_with(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its journal or by the report of one that stopped; it can be begun anew, and its undo can go on."""
+    monkeypatch.setattr("bulkusers.api.SETTLE", 0.02)
+    await kill_while_creating(sandbox, tmp_path, line(201), line(202), line(203))
+    await take_back(sandbox, tmp_path, "results.json.journal")
+    lines = [line(201), line(202), line(203)]
+    with pytest.raises(SourceError, match="taken back"):
+        await send_lines(sandbox, tmp_path, *lines, resume=True)
+    assert writes(sandbox).count("POST") == 0
+    sandbox.ledger.clear()
+    sandbox.faults = [Fault(method="PUT", action="delay", seconds=0.1)]
+    brake = Brake()
+    task = asyncio.create_task(send_lines(sandbox, tmp_path, line(1), line(2), brake=brake, concurrency=1))
+    while "PUT" not in writes(sandbox):  # noqa: ASYNC110 - the ledger has no event
+        await asyncio.sleep(0.01)
+    brake.pull(Interrupted("SIGTERM", 15))
+    assert statuses(await task) == {2: "updated", 3: "unprocessed"}
+    await take_back(sandbox, tmp_path)
+    with pytest.raises(SourceError, match="taken back"):
+        await send_lines(sandbox, tmp_path, line(1), line(2), resume=True)
+
+
+async def test_a_run_that_was_moved_aside_can_be_taken_back(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The nightly case: one was killed, and the next one has come to its end."""
+    before = deepcopy(sandbox.users)
+    sandbox.faults = [Fault(method="PUT", action="delay", seconds=30, nth=2)]
+    async with asyncio.timeout(60), sending(sandbox, tmp_path, line(1), line(2)) as process:
+        while writes(sandbox).count("PUT") < 2:  # noqa: ASYNC110 - the ledger has no event
+            await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+    sandbox.faults = []
+    await send_lines(sandbox, tmp_path, line(4, first="Renamed"))
+    (journal,) = tmp_path.glob("results.*.json.journal")
+    for name in (journal.name, "results.json"):
+        assert (await take_back(sandbox, tmp_path, name)).exit_code == 0
+    assert sandbox.users == before
+
+
+async def test_who_is_to_be_deleted_late_is_deleted_once(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is lost and the deletion comes late: it is waited for, and not sent again."""
+    monkeypatch.setattr("bulkusers.api.SETTLE", 0.5)
+    await send_lines(sandbox, tmp_path, line(201))
+    sandbox.faults = [Fault(method="DELETE", action="late_commit", status=0, seconds=0.2)]
+    report = await take_back(sandbox, tmp_path, delete_created=True)
+    assert (statuses(report), writes(sandbox)) == ({2: "updated"}, ["DELETE"])
+    assert user(201) not in sandbox.users
+
+
+async def test_an_undo_warns_of_no_losses(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What a run had put there is to go."""
+    await send_lines(sandbox, tmp_path, line(1), line(2, roles="example-admin"))
+    report = await take_back(sandbox, tmp_path)
+    assert (report.counts["updated"], report.warnings) == (2, [])
+
+
+async def test_images_that_are_cut_short_meanwhile_are_told(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A plain error, as it is of every other file."""
+    await send_lines(sandbox, tmp_path, line(1), line(2))
+    images = images_of(tmp_path / "results.json")
+    with open_done(tmp_path / "results.json") as done:
+        images.write_bytes(images.read_bytes()[:100])
+        with pytest.raises(StorageError, match="cut short"):
+            await foresee_undo(done, settings_for(sandbox))
+        with pytest.raises(StorageError, match="cut short"):
+            await undo(done, settings_for(sandbox), report=tmp_path / "undo.json")
+
+
+async def test_a_run_that_goes_on_is_not_taken_back(sandbox: Sandbox, tmp_path: Path) -> None:
+    """By its journal, or by an older report of the same name."""
+    await send_lines(sandbox, tmp_path, line(1))
+    report = tmp_path / "results.json"
+    with Journal.create(journal_of(report), {"base_url": sandbox.url, "school": sandbox.school, "id": "1"}):
+        for results in (report, journal_of(report)):
+            with pytest.raises(LockedError), open_done(results):
+                pass
+
+
+async def test_a_run_that_changed_nobody_says_so(sandbox: Sandbox, tmp_path: Path, make_outcome: MakeOutcome) -> None:
+    """By its report or its journal; where something was changed, images that are missing are another matter."""
+    await send_lines(sandbox, tmp_path, equal_line(3))
+    brake = Brake()
+    brake.pull(Interrupted("SIGTERM", 15))
+    for name in ("results.json", "results.json.journal"):
+        with pytest.raises(SourceError, match="changed nobody"), open_done(tmp_path / name):
+            pass
+        await send_lines(sandbox, tmp_path, line(1), brake=brake)
+    with Books.begin(tmp_path / "empty.json", {"base_url": sandbox.url, "school": sandbox.school}):
+        pass  # killed before it had sent anything
+    with pytest.raises(SourceError, match="changed nobody"), open_done(tmp_path / "empty.json.journal"):
+        pass
+    with Journal.create(tmp_path / "begun", {"base_url": sandbox.url, "school": sandbox.school, "id": "1"}) as journal:
+        journal(make_outcome(2, Status.UPDATED))
+    with pytest.raises(StorageError, match="there is no"), open_done(tmp_path / "begun"):
+        pass
 
 
 async def test_what_cannot_be_undone_says_why(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ ODD: Final[tuple[Any, ...]] = (
     None, "", [], {}, 0, 7, 1.5, True, "other", " Example ", "events,catalog", ["events"], ["curriculum", "curriculum"],
     ["example-viewer", " example-scheduler"], ["", "0300"], [None], [1], {"id": "0100"},
 )  # fmt: skip
+EDIT: Final = {"method": "PUT", "path": "*/users/*", "action": "edit", "share": 0.04}
 BAD: Final = ("no first name", "bad email", "unknown product", "few cells", "bad status", "mangled id")
 
 
@@ -120,6 +121,9 @@ def draw_case(seed: int, rows: int, kills: int) -> Case:
     if draw.random() < 0.15:
         switches |= {"rate_limit": draw.choice((150, 250)), "retry_after": draw.choice(("seconds", "date", "none"))}
     file, invalid, unknown_ids = draw_file(draw, rows, users)
+    more = random.Random(f"{seed} more")
+    switches |= {"updated_at": more.choice(("none", "kept")), "defaults": more.choice(("none", "filled"))}
+    edits = [EDIT] if more.random() < 0.3 else []
     return Case(
         seed=seed,
         file=file,
@@ -134,7 +138,7 @@ def draw_case(seed: int, rows: int, kills: int) -> Case:
         timeout=timeout,
         log_in=log_in,
         switches=switches,
-        faults=tuple(draw_faults(draw, log_in=log_in, outage=seed % OUTAGES == 0)),
+        faults=(*edits, *draw_faults(draw, log_in=log_in, outage=seed % OUTAGES == 0)),
         moments=tuple(draw_moments(draw, rows, kills)),
     )
 
@@ -316,8 +320,10 @@ class Stage:
         return [json.loads(line) for line in self.ask("GET", "_sandbox/ledger").splitlines()]
 
     def state(self) -> dict[str, Any]:
-        """Return what the sandbox holds."""
+        """Return what the sandbox holds, but for the times that it keeps itself."""
         state: dict[str, Any] = json.loads(self.ask("GET", "_sandbox/state"))
+        for record in state["users"].values():
+            record.pop("updatedAt", None)
         return state
 
     def written(self) -> int:

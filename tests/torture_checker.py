@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -27,7 +27,8 @@ SCALARS: Final = {
 }
 LISTS: Final = {"Products": "products", "Role IDs": "roles", "Secondary Departments": "secondaryDepartments"}
 KNOWN: Final = {"email", *SCALARS.values(), *LISTS.values()}
-SERVERS_OWN: Final = ("_id", "createdAt")  # fields that the server adds to a record
+SERVERS_OWN: Final = ("_id", "createdAt", "timezone")  # fields that the server adds to a record
+EDITED: Final = "changed by a colleague"  # what notes say that somebody else changed while the run went on
 STATUSES: Final = ("created", "updated", "unchanged", "skipped", "rejected", "failed", "unknown", "unprocessed")
 APPLIED: Final = {"created", "updated", "unchanged"}
 STOPS: Final = {4, 7, 8, 10, 129, 130, 143}  # exit codes of a run that ended before its file
@@ -173,8 +174,12 @@ def check_counts(evidence: Evidence) -> Iterator[str]:
 def check_rows(evidence: Evidence) -> Iterator[str]:
     """Check every row's outcome against the user's record before and after."""
     cells = read_rows(evidence.file)
-    before = {key_of(email): record for email, record in evidence.before.items()}
     after = {key_of(email): record for email, record in evidence.after.items()}
+    edited = find_edited(evidence.ledger)
+    before = {
+        key: record | ({"notes": EDITED} if key in edited and after[key].get("notes") == EDITED else {})
+        for key, record in ((key_of(email), record) for email, record in evidence.before.items())
+    }
     alike = defaultdict(list)
     for row in evidence.report["rows"]:
         if row["row"] in cells:
@@ -195,6 +200,11 @@ def check_rows(evidence: Evidence) -> Iterator[str]:
         elif trouble := misapplied(cells[row["row"]], was, now, evidence):
             rule = {"unknown": "I4"}.get(row["status"], "I8" if "says nothing" in trouble else "I2")
             yield f"{rule}: {name}: the record {trouble}; it is {now}, it was {was}"
+
+
+def find_edited(ledger: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the users whom somebody else changed while the run went on."""
+    return {key_of(unquote(entry["path"].rpartition("/")[2])) for entry in ledger if entry["fault"] == "edit"}
 
 
 def check_nobody_twice(evidence: Evidence) -> Iterator[str]:
@@ -250,17 +260,18 @@ def check_attempts(evidence: Evidence) -> Iterator[str]:
 
 
 def check_images(evidence: Evidence) -> Iterator[str]:
-    """Check that who was put or created stands in the before-images, and that the first of each says what was there."""
+    """Check that who was put or came into being stands in the before-images, and that the first says what was there."""
     first: dict[str, Record] = {}
     created = set()
     for where, text in evidence.texts.items():
         for line in text.splitlines() if ".before.jsonl" in where else ():
-            if line.endswith("}"):  # else a kill tore it
-                image = json.loads(line)
+            image = json.loads(line) if line.endswith("}") else {}  # else a kill tore it
+            if "row" in image:
                 key = key_of(image["email"])
                 if image["before"] is None:
                     created.add(key)
                 else:
+                    image["before"].pop("updatedAt", None)
                     first.setdefault(key, image["before"])
     before = {key_of(email): record for email, record in evidence.before.items()}
     for key, record in first.items():
@@ -270,7 +281,9 @@ def check_images(evidence: Evidence) -> Iterator[str]:
     if missing := {key_of(unquote(path.rpartition("/")[2])) for path in puts} - first.keys():
         yield f"I12: there is no before-image of {sorted(missing)[:5]}, who were put"
     made = {key_of(row["email"]) for row in evidence.report["rows"] if row["status"] == "created"}
-    if missing := made - created:
+    done = {key_of(row["email"]) for row in evidence.report["rows"] if row["status"] in APPLIED}
+    born = done & ({key_of(email) for email in evidence.after} - before.keys())
+    if missing := (made | born) - created:
         yield f"I12: there is no image of {sorted(missing)[:5]}, who were created"
 
 

@@ -14,6 +14,7 @@ from yarl import URL
 
 from bulkusers import (
     answers,
+    books,
     client,
     images,
     journal,
@@ -96,7 +97,7 @@ def follow_redirects() -> None:
 def believe_any_page() -> None:
     """Take every answer with the right status for a confirmation."""
     for module in (protocol, answers):
-        _patch(module, "is_about", lambda *_: True)
+        _patch(module, "record_of", lambda who, *_: {"email": who.email})
 
 
 def resume_by_position() -> None:
@@ -262,7 +263,7 @@ def remove_the_journal_first() -> None:
 
     def write_report(result: Any, rows: Any) -> None:  # noqa: ANN401
         kept = list(rows)
-        pipeline.journal_of(result.path).unlink()
+        books.journal_of(result.path).unlink()
         true(result, kept)
 
     _patch(pipeline, "write_report", write_report)
@@ -324,8 +325,7 @@ def put_back_the_latest_image() -> None:
 
     def take_back(changes: images.Changes, how: rules.Rules, **options: bool) -> Conversation:
         latest = changes.images[-1]
-        sent = latest._replace(before=latest.sent)
-        return (yield from true(replace(changes, images=(sent, *changes.images)), how, **options))
+        return (yield from true(replace(changes, images=(latest._replace(before=latest.sent),)), how, **options))
 
     _patch(undo, "take_back", take_back)
 
@@ -338,6 +338,35 @@ def keep_those_who_were_created() -> None:
         return Outcome(changes.row, changes.email, Status.UNCHANGED)
 
     _patch(restore, "_take_back_created", leave)
+
+
+def compare_what_the_api_keeps() -> None:
+    """Take the time of a user's last change for a change that somebody else made."""
+
+    def holds(found: Json, sent: Json, how: rules.Rules) -> bool:
+        return all(rules._is_same(name, found, sent, how) for name in sent)  # noqa: SLF001
+
+    _patch(rules, "holds", holds)
+
+
+def keep_what_was_sent() -> None:
+    """Write down of a new user what was sent, and not what the API made of it."""
+    _patch(protocol, "record_of", lambda who, *_: {"email": who.email})
+
+
+def put_back_the_first_image() -> None:
+    """Put back what was there before the first write, though a colleague came between it and the next one."""
+    _patch(restore, "_find_beginning", lambda known, _: known[0])
+
+
+def forget_who_has_no_image() -> None:
+    """Leave out users whom a killed run may have created."""
+    _patch(undo, "read_unclear", lambda _: {})
+
+
+def let_the_run_go_on() -> None:
+    """Do not note that a run is taken back."""
+    _patch(images.Album, "mark_undone", lambda _: None)
 
 
 def _ask(request: Request, *, again: int) -> Generator[Any, Response, Response | TransportError]:
@@ -390,7 +419,16 @@ STORAGE_MISTAKES: Final[dict[str, Patch]] = {  # seen at `failpoints`
 
 UNDO_MISTAKES: Final[dict[str, Patch]] = {
     mistake.__name__: mistake
-    for mistake in (take_back_whatever_is_there, put_back_the_latest_image, keep_those_who_were_created)
+    for mistake in (
+        take_back_whatever_is_there,
+        put_back_the_latest_image,
+        keep_those_who_were_created,
+        compare_what_the_api_keeps,
+        keep_what_was_sent,
+        put_back_the_first_image,
+        forget_who_has_no_image,
+        let_the_run_go_on,
+    )
 }
 
 

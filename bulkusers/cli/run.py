@@ -174,7 +174,7 @@ def _count_within_limits(order: Order, brake: "Brake") -> Tally:
 
 def _note_journal(order: Order, screen: Screen) -> None:
     """Say where a run begins that could go on, and one that cannot."""
-    from bulkusers.pipeline import journal_of
+    from bulkusers.books import journal_of
 
     journal = journal_of(order.report)
     check_place(journal, "--report")

@@ -12,9 +12,9 @@ from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.screen import Screen
 from bulkusers.cli.summary import cut, describe_target, list_problems, plural, summarize, table_of_counts
 from bulkusers.cli.target import Aim, take_aim
-from bulkusers.errors import Interrupted, SettingsError
+from bulkusers.errors import CapError, Interrupted, SettingsError
 from bulkusers.models import Outcome, Status
-from bulkusers.tally import Tally, exit_code
+from bulkusers.tally import Tally
 
 if TYPE_CHECKING:
     from bulkusers.report import Report
@@ -56,6 +56,7 @@ def undo(
     verbose: opt.Verbose = False,
 ) -> None:
     """Put back what a run changed, unless somebody changed it since."""
+    from bulkusers.books import journal_of
     from bulkusers.undo import open_done
 
     screen = Screen(log_format, quiet=quiet, verbose=verbose)
@@ -70,9 +71,9 @@ def undo(
         }  # fmt: skip
         if dry_run:
             raise typer.Exit(_show(done, aim, more, screen, delete_created=delete_created))
-        if not (yes or resume):
+        place = report or name_report(results)
+        if not (yes or (resume and journal_of(place).exists())):  # that one was asked about
             _ask(done, screen, delete_created=delete_created)
-        place = report or results.with_name(f"{results.name.partition('.')[0]}.undo.json")
         arguments = opt.as_typed(context)
         code = run_in_loop(
             _send(
@@ -80,6 +81,11 @@ def undo(
             )
         )
     raise typer.Exit(code)
+
+
+def name_report(results: Path) -> Path:
+    """Return where an undo's report goes unless somebody says so: beside what it takes back, and never in its place."""
+    return results.with_name(f"{results.name.removesuffix('.journal').removesuffix('.json')}.undo.json")
 
 
 def _refuse_another_place(done: "Done", aim: Aim) -> None:
@@ -101,7 +107,7 @@ def _ask(done: "Done", screen: Screen, *, delete_created: bool) -> None:
     screen.note(f"Users it updated get their former records back; users it created will {created}.")
     screen.note("Users whom somebody changed since are left as they are. (--dry-run shows each.)")
     if not screen.confirm("Go on?"):
-        raise typer.Exit(0)
+        raise CapError("nothing was sent: nobody said yes", hint="look at the changes with --dry-run")
 
 
 async def _send(
@@ -163,8 +169,10 @@ def _list_left(left: Sequence[tuple[int, str, str]]) -> Iterator[str]:
 
 def _show(done: "Done", aim: Aim, more: dict[str, Any], screen: Screen, *, delete_created: bool) -> int:
     """Show what an undo would do; return the exit code."""
+    from bulkusers.undo import judge
+
     tally, outcomes = run_in_loop(_foresee(done, aim, more, screen, delete_created=delete_created))
-    code = exit_code(tally.counts, None)
+    code = judge(tally.counts, None)
     screen.result(_tell(done, tally, outcomes), code, counts=tally.counts)
     return code
 

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 from urllib.parse import parse_qs
 
 import orjson
 
-from bulkusers.sandbox.state import PRODUCTS, Record, State, fold
+from bulkusers.sandbox.state import EPOCH, PRODUCTS, Record, State, fold
 from bulkusers.sandbox.switches import Switches
 
 
@@ -33,6 +34,7 @@ class Answer:
     write: Callable[[float], None] | None = None  # given the time, does what the answer claims
 
 
+DEFAULTS: Final[Record] = {"timezone": "UTC"}  # of a new record, where they are filled in
 UNAUTHENTICATED: Final = {"error": "Unauthenticated"}
 COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")
 NOT_FOUND: Final = Answer(404, {"error": "Not found"})
@@ -97,7 +99,8 @@ class Api:
 
     def _users(self, call: Call) -> Answer:
         if call.method == "GET":
-            return _list(self.state.read_all(self.now - self.switches.read_lag), call.query, self.switches)
+            records = map(self._show, self.state.read_all(self.now - self.switches.read_lag))
+            return _list(list(records), call.query, self.switches)
         if call.method == "POST":
             return self._create(call)
         return _refuse_method("GET", "POST")
@@ -105,7 +108,7 @@ class Api:
     def _user(self, call: Call, email: str) -> Answer:
         if call.method == "GET":
             record = self.state.read(email, self.now - self.switches.read_lag)
-            return _refuse(404, "User not found") if record is None else Answer(200, record)
+            return _refuse(404, "User not found") if record is None else Answer(200, self._show(record))
         if call.method not in ("PUT", "DELETE"):
             return _refuse_method("GET", "PUT", "DELETE")
         spelling = self.state.spelling(email)
@@ -114,7 +117,7 @@ class Api:
         if call.method == "PUT":
             return self._replace(call, spelling)
         gone = self.state.users[spelling]
-        return Answer(200, gone, write=lambda then: self.state.remove(spelling, now=then))
+        return Answer(200, self._show(gone), write=lambda then: self.state.remove(spelling, now=then))
 
     def _create(self, call: Call) -> Answer:
         body = _read_object(call.body)
@@ -126,7 +129,8 @@ class Api:
         if self.switches.unknown_ids == "refuse" and (unknown := self._find_unknown(body)):
             return _refuse(422, unknown)
         mail = body.pop("disableRegistrationMail", False) is not True
-        record = self.state.new_record(body)
+        filled = DEFAULTS if self.switches.defaults == "filled" else {}
+        record = self._stamp(self.state.new_record(filled | body))
         return Answer(201, record, write=lambda then: self.state.add(record, now=then, mail=mail))
 
     def _replace(self, call: Call, spelling: str) -> Answer:
@@ -139,8 +143,21 @@ class Api:
         if self.switches.unknown_ids == "refuse" and (unknown := self._find_unknown(body)):
             return _refuse(422, unknown)
         kept = {key: value for key, value in self.state.users[spelling].items() if key == "_id"}
-        record = {**body, **kept, "email": spelling}  # whatever else the body leaves out is lost
+        record = self._stamp({**body, **kept, "email": spelling})  # whatever else the body leaves out is lost
         return Answer(200, record, write=lambda then: self.state.replace(record, now=then))
+
+    def _show(self, record: Record) -> Record:
+        """Return a record as it is answered; one that was never written since the switch is as old as its user."""
+        if self.switches.updated_at == "none":
+            return record
+        return {**record, "updatedAt": record.get("updatedAt", record.get("createdAt"))}
+
+    def _stamp(self, record: Record) -> Record:
+        """Return a record that is to be stored now."""
+        if self.switches.updated_at == "none":
+            return record
+        written = EPOCH + timedelta(seconds=self.now)
+        return {**record, "updatedAt": written.isoformat(timespec="microseconds")}
 
     def _find_unknown(self, body: Record) -> str:
         """Name the first kind of id in a record that the school does not have."""

@@ -25,6 +25,7 @@ ACTIONS: Final[Mapping[str, bool]] = {  # and whether the request is carried out
     "garbage": False,  # answers what is not HTTP
     "wrong_body": True,  # answers with `body`, or with the record of somebody else
     "hang": False,  # never answers
+    "edit": False,  # somebody else changes the user's notes, and the connection is reset
 }
 TRUTHFUL: Final = ("delay", "cut_body", "late_commit", "kill_token")  # what is answered has been, or will be, done
 

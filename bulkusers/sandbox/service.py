@@ -180,10 +180,12 @@ class Sandbox:
     async def _misbehave(self, fault: Fault, call: Call, entry: Entry, request: web.BaseRequest) -> web.StreamResponse:
         if fault.action == "kill_token":
             self.state.kill_tokens(self.state.account_of(call.token))
+        if fault.action == "edit":
+            self.state.edit(call.parts[-1], now=asyncio.get_running_loop().time())
         late = fault.seconds if fault.action == "late_commit" else 0.0
         truth = self._carry_out(call, entry, late=late) if fault.writes else None
         match fault.action:
-            case "reset_before" | "reset_after":
+            case "reset_before" | "reset_after" | "edit":
                 await wire.reset(request)
             case "late_commit" if fault.status == 0:
                 await wire.reset(request)

@@ -13,6 +13,7 @@ Record = dict[str, Any]
 
 PRODUCTS: Final = ("scheduling", "curriculum", "syllabus", "events", "catalog", "courseDemandProjections")
 LONGEST_LAG: Final = 60.0  # seconds of the past that a lagging read can ask for
+EDITED: Final = "changed by a colleague"
 EPOCH: Final = datetime(2024, 1, 1, tzinfo=UTC)  # creation times count on from here, so that runs repeat
 
 
@@ -58,6 +59,11 @@ class State:
         """Put a whole record in place of a user's, unless the user is gone."""
         if (email := self.spelling(record["email"])) is not None:
             self._put(email, record, now)
+
+    def edit(self, email: str, *, now: float) -> None:
+        """Change a user's notes, as somebody in the web app does."""
+        if (spelling := self.spelling(email)) is not None:
+            self._put(spelling, self.users[spelling] | {"notes": EDITED}, now)
 
     def remove(self, email: str, *, now: float) -> None:
         """Forget a user."""

@@ -12,6 +12,8 @@ CHOICES: Final[Mapping[str, tuple[int | str, ...]]] = {
     "login_key": ("plaintextPassword", "password"),
     "roles_path": ("general", "school"),
     "retry_after": ("seconds", "date", "none"),
+    "updated_at": ("none", "kept"),
+    "defaults": ("none", "filled"),
 }
 LIMITS: Final[Mapping[str, tuple[float, float]]] = {
     "page_size": (0, math.inf),
@@ -41,6 +43,8 @@ class Switches:
     dead_token: int = 401  # the answer to a token that is not, or no longer, alive
     login_key: str = "plaintextPassword"  # what a login calls the password; any other name: 404
     roles_path: str = "general"  # general: /{school}/general/roles; school: /{school}/roles; the other: 404
+    updated_at: str = "none"  # kept: a record says in updatedAt when it was last written, whatever is sent
+    defaults: str = "none"  # filled: a new record gets a value for what the request leaves out
     rate_limit: int = 0  # requests in any one second before a 429; 0 = no limit
     retry_after: str = "seconds"  # how a 429 says when to come back
     latency: float = 0.0  # seconds before each answer
