@@ -141,7 +141,7 @@ def describe(answer: Response | TransportError) -> str:
 
 def quote_words(answer: Response, who: Item, rules: Rules) -> str:
     """Return the API's own words, short, printable, and without people's data or secrets."""
-    said = json_of(answer)
+    said = json_of(answer) if answer.status >= 300 else None  # secrets are struck out of refusals only
     words = said.get(rules.profile.fields.error) if isinstance(said, dict) else None
     # tidied first: what looks like a blank afterwards, such as a zero-width one, must not hide a name or a token
     words = _tidy(words[: 10 * MAX_WORDS]) if isinstance(words, str) else ""
