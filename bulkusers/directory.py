@@ -7,10 +7,9 @@ from typing import Final
 
 from bulkusers.answers import Wish, ask, json_of
 from bulkusers.meaning import Meaning, classify
-from bulkusers.models import Request, Response, User
+from bulkusers.models import Request, Response, Rows, User
 from bulkusers.rules import Rules
 
-SHOWN_ROWS: Final = 5
 KINDS: Final = {"roles": "role", "department": "department", "secondary_departments": "department"}
 
 
@@ -27,7 +26,7 @@ class Directory:
 
 
 @dataclass(slots=True)
-class Stranger:
+class Stranger(Rows):
     """An id in a file that the school does not have, or no longer uses."""
 
     kind: str  # "role" or "department"
@@ -35,7 +34,7 @@ class Stranger:
     inactive: bool
     suggestion: str  # the id that was perhaps meant
     count: int = 0
-    rows: list[int] = field(default_factory=list)  # the first few
+    rows: list[int] = field(default_factory=list)
 
 
 def read_directory(rules: Rules) -> Generator[Wish, Response, Directory]:
@@ -100,9 +99,7 @@ class Strangers:
             self._found[kind, key] = self._judge(kind, key)
         stranger = self._found[kind, key]
         if stranger is not None:
-            stranger.count += 1
-            if len(stranger.rows) < SHOWN_ROWS:
-                stranger.rows.append(row)
+            stranger.add(row)
 
     def _judge(self, kind: str, key: str) -> Stranger | None:
         known = self._directory.of(kind)

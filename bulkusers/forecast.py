@@ -11,11 +11,9 @@ from bulkusers.errors import ShapeError
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import Existing, Image, Json, Outcome, Request, Response, Share, Status, User
 from bulkusers.protocol import place
-from bulkusers.rules import Rules, is_alike, is_exactly, loses, same_email
+from bulkusers.rules import Rules, is_alike, is_exactly, same_email
 from bulkusers.snapshot import Snapshot, explain
 from bulkusers.tally import Tally
-
-SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,6 @@ class Foreseen:
 
     outcome: Outcome
     differences: tuple[Difference, ...] = ()
-    loses: bool = False  # something, and gets nothing for it
 
 
 def foresee(user: User, rules: Rules, found: Json | None) -> Foreseen:
@@ -43,9 +40,7 @@ def foresee(user: User, rules: Rules, found: Json | None) -> Foreseen:
     outcome, image = _play(place(user, rules), found, rules)
     if image is None:
         return Foreseen(outcome)
-    own = rules.profile.records.own
-    lost = bool(image.before) and loses(image.before or {}, image.sent or {}, own)
-    return Foreseen(outcome, tuple(list_differences(image, outcome.changed)), lost)
+    return Foreseen(outcome, tuple(list_differences(image, outcome.changed)))
 
 
 def list_differences(image: Image, changed: Iterable[str]) -> Iterator[Difference]:
@@ -100,8 +95,6 @@ class Forecast:
         self.gains: Counter[tuple[str, str]] = Counter()  # users who gain a value of a list, new ones too
         self.losses: Counter[tuple[str, str]] = Counter()
         self.left_alone = 0  # users who exist and are skipped for that; rows that stand twice are not among them
-        self.losing = 0  # users who lose something
-        self.losing_rows: list[int] = []  # the first few
         self.samples: dict[tuple[Status, bool], str] = {}  # e-mails: of the first and the last (True) row of a kind
 
     def __call__(self, foreseen: Foreseen) -> None:
@@ -116,10 +109,6 @@ class Forecast:
                 self.fields[each.field] += 1
             self.gains.update((each.field, value) for value in each.gained)
             self.losses.update((each.field, value) for value in each.lost)
-        if foreseen.loses:
-            self.losing += 1
-            if len(self.losing_rows) < SHOWN_ROWS:
-                self.losing_rows.append(outcome.row)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -237,6 +237,7 @@ def _is_of_row(entry: Mapping[str, Any]) -> bool:
         and isinstance(entry.get("email"), str)
         and entry.get("status", Status.CREATED) in STATUSES
         and isinstance(entry.get("changed", []), list)
+        and isinstance(entry.get("loses", False), bool)
     )
 
 
@@ -247,6 +248,8 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
         row |= {"code": outcome.code, "message": outcome.message, "hint": outcome.hint}
     if outcome.changed:
         row["changed"] = outcome.changed
+    if outcome.loses:
+        row["loses"] = True
     if outcome.ms or outcome.attempts:
         row |= {"attempts": outcome.attempts, "ms": outcome.ms}
     return row

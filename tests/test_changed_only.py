@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import equal_line, line, send_lines, sending, statuses, writes
+from runs import equal_line, line, send_lines, sending, settings_for, statuses, writes
 
 from bulkusers import Existing, Report, read_report
 from bulkusers.brake import Brake
@@ -14,6 +14,7 @@ from bulkusers.errors import CapError, Interrupted
 from bulkusers.forecast import Forecast
 from bulkusers.models import Share
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
+from bulkusers.undo import open_done, undo
 
 Behind = Callable[[Forecast], bool]
 
@@ -297,4 +298,26 @@ async def test_losses_are_told_once_and_only_where_they_happened(
     report = await send_lines(sandbox, tmp_path, *rows, existing=Existing.OVERWRITE)
     assert statuses(report) == {2: "updated", 3: "rejected", 4: "updated"}
     (warning,) = report.warnings
-    assert (warning["code"], warning["count"], sorted(warning["rows"])) == ("values-lost", 2, [2, 4])
+    assert (warning["code"], warning["count"], warning["rows"]) == ("values-lost", 2, [2, 4])
+    assert [row.get("loses") for row in report.rows()] == [True, None, True]
+
+
+async def test_a_resumed_run_tells_the_losses_of_both_its_parts(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What a row lost is written down with its outcome."""
+    sandbox.switches = Switches(latency=0.01)
+    rows = [line(number, roles="") for number in range(1, 41)]
+    brake = Brake()
+    asyncio.get_running_loop().call_later(0.3, brake.pull, Interrupted("SIGTERM", 15))
+    how: dict[str, Any] = {"existing": Existing.OVERWRITE, "concurrency": 2}
+    first = await send_lines(sandbox, tmp_path, *rows, brake=brake, **how)
+    assert 0 < first.warnings[0]["count"] == first.counts["updated"] < 40
+    last = await send_lines(sandbox, tmp_path, *rows, resume=True, **how)
+    assert (last.warnings[0]["count"], last.warnings[0]["rows"]) == (40, [2, 3, 4, 5, 6])
+
+
+async def test_an_undo_loses_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+    """It takes away what was put there, and warns of nothing."""
+    await send_lines(sandbox, tmp_path, line(1), line(2))
+    with open_done(tmp_path / "results.json") as done:
+        report = await undo(done, settings_for(sandbox), report=tmp_path / "undo.json")
+    assert (report.counts["updated"], report.warnings) == (2, [])

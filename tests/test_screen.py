@@ -11,7 +11,8 @@ from conftest import RunAtOnce
 
 from bulkusers.cli.options import LogFormat
 from bulkusers.cli.screen import Screen, describe, note_facts, write
-from bulkusers.source import Facts, Notice
+from bulkusers.models import Notice
+from bulkusers.source import Facts
 from bulkusers.tally import Tally
 
 MakeTally = Callable[..., Tally]
@@ -220,7 +221,7 @@ def test_progress_of_a_million_rows_fits_a_screen(make_tally: MakeTally, share: 
 
 def test_what_the_first_reading_found_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Unused columns once, and each notice with the first of its rows."""
-    notices = (Notice("a", "names in capitals", 9, (2, 3)), Notice("b", "blank rows", 1, (7,)))
+    notices = (Notice("a", "names in capitals", 9, [2, 3]), Notice("b", "blank rows", 1, [7]))
     facts = Facts("users.csv", "", 9, "utf-8", ",", (), ("Shoe Size", "Notes"), 0, notices)
     note_facts(facts, Screen())
     assert capsys.readouterr().err.splitlines() == [

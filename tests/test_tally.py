@@ -17,8 +17,8 @@ from bulkusers.errors import (
     TimeUpError,
     TransportError,
 )
-from bulkusers.models import Request, Response, Status
-from bulkusers.tally import MOST_PROBLEMS, SHOWN_ROWS, Meter, Tally, exit_code, metered
+from bulkusers.models import SHOWN_ROWS, Request, Response, Status
+from bulkusers.tally import MOST_PROBLEMS, Meter, Tally, exit_code, metered
 
 Count = Callable[..., dict[str, int]]
 
@@ -105,6 +105,15 @@ def test_sentences_that_differ_in_numbers_are_one_problem(make_outcome: MakeOutc
     assert problem.hint == "mend email-twice"
     assert problem.count == 30
     assert problem.rows == list(range(2, 2 + SHOWN_ROWS))
+
+
+def test_the_first_rows_are_named_in_whatever_order_they_come(make_outcome: MakeOutcome) -> None:
+    """Answers come in any order; a problem and a loss name the first rows of the file, in its order."""
+    tally = Tally(30)
+    for row in (9, 30, 4, 8, 2, 31, 7, 3):
+        tally(make_outcome(row, Status.FAILED, "no-answer", loses=row > 4))
+    assert [problem.rows for problem in tally.problems()] == [[2, 3, 4, 7, 8]]
+    assert (tally.losses.count, tally.losses.rows) == (5, [7, 8, 9, 30, 31])
 
 
 def test_problems_that_differ_in_words_code_or_status_are_several(make_outcome: MakeOutcome) -> None:
