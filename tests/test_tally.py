@@ -1,5 +1,6 @@
 """What is counted while a run goes on, and the exit code that follows from it."""
 
+import io
 import random
 from collections.abc import Callable
 
@@ -198,3 +199,16 @@ async def test_requests_and_their_answers_are_counted() -> None:
     assert (said["requests"], said["lost"], said["throttled"]) == (5, 1, 1)
     assert list(said["by_status"].items()) == [("200", 1), ("201", 2), ("429", 1)]
     assert said["requests_per_second"] == 2.5
+
+
+async def test_a_list_is_counted_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long all users take tells nothing of how late a write may be."""
+    meter = Meter()
+    clock = iter([0.0, 6.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+
+    async def answer(_: Request) -> Response:
+        return Response(200)
+
+    await metered(answer, meter)(Request("GET", "/", into=io.BytesIO()))
+    assert (meter.requests, meter.by_status, meter.longest) == (1, {200: 1}, 0.0)
