@@ -1,6 +1,6 @@
 """A school's roles and departments, and which ids of a file are not among them."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
@@ -12,15 +12,18 @@ from bulkusers.rules import Rules
 
 KINDS: Final = {"roles": "role", "department": "department", "secondary_departments": "department"}
 
+Entry = tuple[str, bool]
+"""What a role or department is called, and whether it is in use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What a school has: names and whether they are in use, by id; None where that could not be read."""
+    """What a school has, by id; None where that could not be read."""
 
-    roles: Mapping[str, tuple[str, bool]] | None
-    departments: Mapping[str, tuple[str, bool]] | None
+    roles: dict[str, Entry] | None
+    departments: dict[str, Entry] | None
 
-    def of(self, kind: str) -> Mapping[str, tuple[str, bool]] | None:
+    def of(self, kind: str) -> dict[str, Entry] | None:
         """Return the roles or the departments."""
         return self.roles if kind == "role" else self.departments
 
@@ -47,7 +50,7 @@ def read_directory(rules: Rules) -> Generator[Wish, Response, Directory]:
 
 def _read_entries(
     rules: Rules, templates: Iterable[str], name: str
-) -> Generator[Wish, Response, Mapping[str, tuple[str, bool]] | None]:
+) -> Generator[Wish, Response, dict[str, Entry] | None]:
     for template in templates:
         request = Request("GET", rules.path(template))
         answer = yield from ask(request)
@@ -56,24 +59,28 @@ def _read_entries(
     return None
 
 
-def read_entries(document: object, name: str) -> Mapping[str, tuple[str, bool]] | None:
-    """Return the entries of a document in any of the shapes that they come in; None if it is none of them.
+def read_entries(document: object, name: str) -> dict[str, Entry] | None:
+    """Return the records of a document, by every id that they have; None if it is no document of records.
 
-    An object by id or a list, as it is or wrapped in its own name or in `data`.
+    An object by id or a list, as it is or wrapped in its own name, in `data`, or in the one member that is a list.
     """
     if isinstance(document, dict):
-        inner = next((document[key] for key in (name, "data") if isinstance(document.get(key), dict | list)), document)
-        document = list(inner.items()) if isinstance(inner, dict) else inner
-    if not isinstance(document, list):
+        lists = [value for value in document.values() if isinstance(value, list)]
+        named = [document[key] for key in (name, "data") if isinstance(document.get(key), dict | list)]
+        document = next(iter(named), lists[0] if len(lists) == 1 else document)
+    if not isinstance(document, dict | list):
         return None
-    pairs = [each if isinstance(each, tuple) else (None, each) for each in document]
-    if not all(isinstance(entry, dict) for _, entry in pairs):
+    records = document if isinstance(document, list) else list(document.values())
+    if not all(isinstance(record, dict) for record in records):
         return None
-    entries = {}
-    for key, entry in pairs:
-        called = str(entry.get("displayName") or entry.get("name") or "")
-        active = str(entry.get("status", "")).casefold() != "inactive"
-        entries[str(key if key is not None else entry.get("id", entry.get("_id")))] = (called, active)
+    keys = document if isinstance(document, dict) else [None] * len(records)
+    entries: dict[str, Entry] = {}
+    for key, record in zip(keys, records, strict=True):
+        called = str(record.get("displayName") or record.get("name") or "")
+        active = str(record.get("status", "")).casefold() != "inactive"
+        for each in (key, record.get("id"), record.get("_id")):
+            if isinstance(each, str | int):
+                entries.setdefault(str(each), (called, active))
     return entries
 
 
@@ -115,9 +122,9 @@ class Strangers:
         return iter(sorted(found, key=lambda stranger: -stranger.count))
 
 
-def _suggest(key: str, known: Mapping[str, tuple[str, bool]]) -> str:
+def _suggest(key: str, known: dict[str, Entry]) -> str:
     """Return the id that was perhaps meant: by its name, which people write instead, or by its looks."""
-    by_name = {name.casefold(): each for each, (name, _) in known.items() if name}
+    by_name = {name.casefold(): each for each, (name, _) in reversed(known.items()) if name}  # the first id of several
     if key.casefold() in by_name:
         return by_name[key.casefold()]
     spellings = by_name | {each.casefold(): each for each in known}

@@ -11,7 +11,7 @@ from bulkusers.errors import ShapeError
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import Existing, Image, Json, Outcome, Request, Response, Share, Status, User
 from bulkusers.protocol import place
-from bulkusers.rules import Rules, is_alike, is_exactly, same_email
+from bulkusers.rules import Rules, is_alike, is_same_record, same_email
 from bulkusers.snapshot import Snapshot, explain
 from bulkusers.tally import Tally
 
@@ -160,12 +160,12 @@ def check_samples(forecast: Forecast, rules: Rules, snapshot: Snapshot) -> Gener
         if (found is None) is not (listed is None):
             raise ShapeError(
                 "the API's list of users is not whole: a user who is there by e-mail is not in it, or the other way",
-                hint="try again; if it stays so, run without --changed-only and caps, and see `bulkusers doctor`",
+                hint="try again; if it stays so, run without --changed-only and caps",
             )
-        if found and listed and not (is_exactly(found, listed, rules) and is_exactly(listed, found, rules)):
+        if found and listed and not is_same_record(found, listed, rules):
             raise ShapeError(
                 "the API's list of users says something else of a user than the user's own record",
-                hint="try again; if it stays so, run without --changed-only and caps, and see `bulkusers doctor`",
+                hint="try again; if it stays so, run without --changed-only and caps",
             )
 
 
@@ -181,7 +181,7 @@ def _read_one(email: str, rules: Rules) -> Generator[Wish, Response, Json | None
                 return record
             raise ShapeError(
                 "what the API answers is not the record of the user who was asked for",
-                hint="is `paths.user` in the API profile right? `bulkusers doctor` looks closer",
+                hint="is `paths.user` in the API profile right?",
             )
         case meaning:
             raise explain(answer, meaning)

@@ -62,7 +62,7 @@ async def plan(source: Source, settings: Settings, *, brake: Brake | None = None
     async with open_for_reading(settings, brake or Brake()) as api:
         snapshot = await api.read(take_snapshot(rules))
         try:
-            result = Plan(source, settings, snapshot, Strangers(await api.read(read_directory(rules))))
+            result = Plan(source, settings, snapshot, Strangers(await api.read(read_directory(rules), vital=False)))
             await api.read(check_samples(result.forecast, rules, snapshot))
         except BaseException:
             snapshot.close()

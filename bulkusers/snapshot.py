@@ -129,8 +129,8 @@ def _check_whole(snapshot: Snapshot, total: int | None) -> None:
     if total is not None and len(snapshot) != total:
         raise ShapeError(
             f"the API says that there are {total:,} users, and lists {len(snapshot):,}",
-            hint="try again; if it stays so, the list is cut short or comes in pages of another kind: "
-            "`bulkusers doctor` looks closer",
+            hint="try again; if it stays so, the list is cut short, or comes in pages of another kind: ask the vendor, "
+            "and see [records] in the API profile",
         )
 
 
@@ -144,7 +144,7 @@ def _read_page(rules: Rules, file: BinaryIO, page: int = 1, size: int = 0) -> Ge
         case Meaning.NOT_FOUND:
             raise ShapeError(
                 "the API has no list of users there (404)",
-                hint="is the school's id right? then it is `paths.users` in the API profile; `bulkusers doctor` tells",
+                hint="is the school's id right? then it is `paths.users` in the API profile",
             )
         case meaning:
             raise explain(answer, meaning)
@@ -163,7 +163,7 @@ def explain(answer: Response, meaning: Meaning) -> ApiError:
         case Meaning.REFUSED:
             return ShapeError(
                 f"the API answers {answer.status} instead of users",
-                hint="is the base URL right, and the paths in the API profile? `bulkusers doctor` looks closer",
+                hint="is the base URL right, and the paths in the API profile?",
             )
     return OutageError(f"the API cannot tell its users now ({answer.status})", hint="try again later")
 
@@ -177,7 +177,7 @@ def _take_in(listing: Listing, snapshot: Snapshot, rules: Rules) -> int:
         if not isinstance(email, str) or not email.strip():
             raise ShapeError(
                 f"the API lists a record without {name!r}: it is no user's",
-                hint="is `fields.email` in the API profile right, and `paths.users`? `bulkusers doctor` looks closer",
+                hint="is `fields.email` in the API profile right, and `paths.users`?",
             )
         added += snapshot.add(email, text)
     return added

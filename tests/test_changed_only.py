@@ -115,6 +115,14 @@ async def test_who_was_created_behind_its_back_is_read_and_merged(
     assert (after["x"], after["products"], after["firstName"]) == (1, ["catalog", "scheduling"], "Example")
 
 
+async def test_what_the_api_keeps_itself_may_be_missing_in_its_list(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The time of a change in a user's own record does not make the list another one."""
+    body = sandbox.users["user00001@example.edu"] | {"updatedAt": "now"}
+    sandbox.faults = [Fault(method="GET", path="*/user00001@*", action="wrong_body", body=body)]
+    report = await send_lines(sandbox, tmp_path, line(1), changed_only=True)
+    assert statuses(report) == {2: "updated"}
+
+
 async def test_who_was_deleted_behind_its_back_is_created_anew(sandbox: Sandbox, tmp_path: Path) -> None:
     """An update that finds nobody begins with that user from the beginning."""
 

@@ -181,7 +181,7 @@ def test_what_is_no_list_is_refused(what: str, piece: int, monkeypatch: pytest.M
     monkeypatch.setattr("bulkusers.listing.PIECE", piece)
     with pytest.raises(ShapeError, match="the API's list of users") as caught:
         read(NO_LIST[what])
-    assert "doctor" in caught.value.hint
+    assert "API profile" in caught.value.hint
 
 
 class Endless(io.RawIOBase):

@@ -96,7 +96,7 @@ def test_log_lines_are_json_each(capsys: pytest.CaptureFixture[str], make_tally:
     screen.note('a "note"\nof two lines')
     screen.detail("José")
     screen.warn("u\udcff.csv")
-    screen.fail("fail", "hint")
+    screen.fail("fail", "hint", "another")
     screen.result(["for people"], 5, counts=make_tally(2, created=2).counts, report="results.json")
     told = capsys.readouterr()
     lines = [json.loads(line) for line in told.err.splitlines()]
@@ -107,7 +107,7 @@ def test_log_lines_are_json_each(capsys: pytest.CaptureFixture[str], make_tally:
         ("error", "fail"),
         ("error", "finished"),
     ]
-    assert lines[3]["hint"] == "hint"
+    assert lines[3]["hint"] == "hint; another"
     assert all(line["time"].endswith("+00:00") for line in lines)
     assert (lines[-1]["exit_code"], lines[-1]["counts"]["created"]) == (5, 2)
     assert told.out == ""

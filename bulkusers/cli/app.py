@@ -1,7 +1,8 @@
 """The command line: its commands, and how every one of them ends."""
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ from bulkusers.cli.sandbox import sandbox
 from bulkusers.cli.screen import Screen, leave_streams, write
 from bulkusers.cli.template import template
 from bulkusers.cli.undo import undo
-from bulkusers.errors import BulkUsersError
+from bulkusers.errors import ApiError, BulkUsersError, ShapeError
 from bulkusers.version import __version__
 
 app = typer.Typer(
@@ -37,11 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(arguments)
     except BulkUsersError as error:
-        Screen.of_the_moment().fail(str(error), error.hint)
+        words = sys.argv[1:] if arguments is None else arguments
+        Screen.of_the_moment().fail(str(error), *_next_steps(error, words))
         return error.exit_code
     finally:
         leave_streams()
     return 0
+
+
+def _next_steps(error: BulkUsersError, words: Sequence[str]) -> Iterator[str]:
+    """Yield what to do about an error; where it was the API's, the command once more is the last of it."""
+    if error.hint:
+        yield error.hint
+    if isinstance(error, ShapeError):
+        yield "bulkusers doctor looks closer"
+    if isinstance(error, ApiError):
+        yield f"then: {shlex.join(['bulkusers', *words])}"
 
 
 def _print_version(wanted: bool) -> None:
