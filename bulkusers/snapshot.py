@@ -1,5 +1,6 @@
 """All users of a school as they were at one moment: read once, checked against its own count, never half believed."""
 
+import io
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -28,18 +29,37 @@ class Snapshot:
 
         """
         self._places: dict[str, tuple[int, int]] = {}  # where in the file, by what e-mails are compared by
+        self._spellings: dict[str, str] = {}  # of e-mails that are written otherwise than they are compared
         self._end = 0
+        self._page = 0  # where in the file the present one begins
         self.shape = ""  # of the list: "map", "list" or "data", the list in an object
         self.pages = 1
         self.total: int | None = None  # how many the API says there are, if it does
         with scratch_space():
             self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
 
+    def begin_page(self) -> None:
+        """Take note that what is added from now on is of another page."""
+        self._page = self._end
+
     def add(self, email: str, text: str) -> bool:
-        """Take a record in; tell whether it is a new user's."""
+        """Take a record in; tell whether it is a new user's.
+
+        Raises:
+            ShapeError: a page has the user twice, or there is another whose e-mail differs only in how it is written.
+
+        """
         key = email_key(email)
-        if key in self._places:
+        if place := self._places.get(key):
+            if place[0] >= self._page or self._spellings.get(key, key) != email:
+                raise ShapeError(
+                    "the API lists a user twice, or two whose e-mails differ only in how they are written "
+                    f"(record {len(self) + 1:,} of its list is the second)",
+                    hint="nobody knows which of them a row means: look for them in the web app",
+                )
             return False
+        if email != key:
+            self._spellings[key] = email
         body = text.encode()
         self._file.write(body)
         self._places[key] = (self._end, len(body))
@@ -141,6 +161,8 @@ def _read_page(rules: Rules, file: BinaryIO, page: int = 1, size: int = 0) -> Ge
         case Meaning.DONE:
             file.seek(0)
             return Listing(file, rules.profile.records)
+        case Meaning.NOT_FOUND if page > 1:
+            return Listing(io.BytesIO(b"[]"), rules.profile.records)  # another way to say that the last one was before
         case Meaning.NOT_FOUND:
             raise ShapeError(
                 "the API has no list of users there (404)",
@@ -172,6 +194,7 @@ def _take_in(listing: Listing, snapshot: Snapshot, rules: Rules) -> int:
     """Take a page's records in; return how many were new."""
     name = rules.profile.fields.email
     added = 0
+    snapshot.begin_page()
     for record, text in listing:
         email = record.get(name)
         if not isinstance(email, str) or not email.strip():

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,14 @@ async def test_a_list_with_a_count_is_never_believed_short(
 
 
 @pytest.mark.parametrize("shape", ["map", "list"])
-@pytest.mark.parametrize("number", [20, 25])
+@pytest.mark.parametrize("numbers", [(20, 90), (25, 90), (90, 91, 25)])
 async def test_a_list_without_a_count_is_refused_where_a_sample_shows_that_it_is_short(
-    sandbox: Sandbox, tmp_path: Path, shape: str, number: int
+    sandbox: Sandbox, tmp_path: Path, shape: str, numbers: tuple[int, ...]
 ) -> None:
-    """A user who would be created is there when asked for alone: nothing is sent."""
+    """The first or the last user who would be created is there when asked for alone: nothing is sent."""
     sandbox.switches = Switches(list_shape=shape, cut_list=10)
     with pytest.raises(ShapeError, match="not whole"):
-        await send_lines(sandbox, tmp_path, line(3), line(number), line(90), changed_only=True)
+        await send_lines(sandbox, tmp_path, line(3), *map(line, numbers), changed_only=True)
     assert writes(sandbox) == []
     assert not (tmp_path / "results.json").exists()
 
@@ -152,21 +153,48 @@ async def test_a_list_that_lags_is_as_old_as_its_samples(sandbox: Sandbox, tmp_p
     assert report.exit_code in {0, 5}
 
 
+@pytest.mark.parametrize("page_size", [0, 10])
 @pytest.mark.parametrize("shape", ["map", "list", "data"])
-async def test_a_user_in_two_spellings_is_one(take: Take, sandbox: Sandbox, shape: str) -> None:
-    """The first is kept; where a count says that there should be more, nobody knows which, and it is refused."""
+async def test_a_user_in_two_spellings_is_refused(take: Take, sandbox: Sandbox, shape: str, page_size: int) -> None:
+    """Nobody knows which of them a row means, be they on one page or on two."""
     sandbox.users["USER00001@example.edu"] = sandbox.users["user00001@example.edu"] | {
         "email": "USER00001@example.edu",
         "firstName": "Another",
     }
-    sandbox.switches = Switches(list_shape=shape)
-    if shape == "data":
-        with pytest.raises(ShapeError):
-            await take()
-        return
-    records = await take()
-    assert len(records) == USERS
-    assert records["user00001@example.edu"]["firstName"] == "Example"
+    sandbox.switches = Switches(list_shape=shape, page_size=page_size)
+    with pytest.raises(ShapeError, match=f"record {USERS + 1} of its list"):
+        await take()
+
+
+async def test_a_user_who_is_listed_twice_is_refused(take: Take, sandbox: Sandbox) -> None:
+    """On one page; on two, the list may have moved between them."""
+    first, second, *_ = sandbox.users.values()
+    sandbox.faults = [Fault(method="GET", path=LIST, action="wrong_body", body=[first, second, first])]
+    with pytest.raises(ShapeError, match="a user twice"):
+        await take()
+    pages = [[first, second], [second, sandbox.users["user00009@example.edu"]], []]
+    sandbox.faults = [
+        Fault(method="GET", path=LIST, action="wrong_body", body=body, nth=number)
+        for number, body in enumerate(pages, 1)
+    ]
+    assert list(await take()) == ["user00001@example.edu", "user00002@example.edu", "user00009@example.edu"]
+
+
+@pytest.mark.parametrize("page_size", [0, 10])
+async def test_a_page_that_is_not_there_is_the_end_of_a_list_without_a_count(
+    take: Take, sandbox: Sandbox, page_size: int
+) -> None:
+    """An API may answer 404 instead of an empty page; where it has counted more users, they are missed."""
+    pages = 3 if page_size else 1
+    fault = Fault(method="GET", path=LIST, action="status", status=404, nth=pages + 1)
+    sandbox.switches = Switches(list_shape="list", page_size=page_size)
+    sandbox.faults = [fault]
+    assert await take() == sandbox.users
+    assert lists(sandbox) == pages + 1
+    sandbox.switches = Switches(list_shape="data", page_size=10)
+    sandbox.faults = [replace(fault, nth=3)]
+    with pytest.raises(ShapeError, match="25 users, and lists 20"):
+        await take()
 
 
 @pytest.mark.parametrize("action", ["reset_before", "reset_after", "cut_body", "garbage"])
@@ -359,7 +387,10 @@ def test_a_snapshot_is_small() -> None:
     with Snapshot() as snapshot:
         for number in range(20_000):
             assert snapshot.add(f"user{number}@example.edu", f'{{"n": {number}, "notes": "{"x" * 1000}"}}')
-        assert not snapshot.add("USER7@example.edu ", "{}")
+        snapshot.begin_page()
+        assert not snapshot.add("user7@example.edu", "{}")
+        with pytest.raises(ShapeError, match="only in how they are written"):
+            snapshot.add("USER7@example.edu ", "{}")
         snapshot.flush()
         assert snapshot.find("User19999@example.edu") == {"n": 19_999, "notes": "x" * 1000}
         assert snapshot.find("nobody@example.edu") is None
