@@ -12,7 +12,8 @@ from bulkusers.meaning import Meaning, classify
 from bulkusers.models import SETTLE, Image, Item, Json, Outcome, Request, Response, Settle, Status
 from bulkusers.rules import Rules, holds, same_email
 
-Wish = Request | Settle | Image
+Wish = Request | Settle | Image | None
+"""What a conversation may yield; None lets others run."""
 Conversation = Generator[Wish, Response, Outcome]
 """One user's: yields requests, is sent responses, returns the outcome; other wishes get no answer."""
 

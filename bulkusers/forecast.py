@@ -9,7 +9,7 @@ import orjson
 from bulkusers.answers import EXISTS, Conversation, Wish, json_of
 from bulkusers.errors import ShapeError
 from bulkusers.meaning import Meaning, classify
-from bulkusers.models import Existing, Image, Json, Outcome, Request, Response, Share, Status, User
+from bulkusers.models import BREATH, Existing, Image, Json, Outcome, Request, Response, Share, Status, User
 from bulkusers.protocol import place
 from bulkusers.rules import Rules, is_alike, is_same_record, same_email
 from bulkusers.snapshot import Snapshot, explain
@@ -131,11 +131,21 @@ class Forecast:
                 yield what, self.counts[what], cap
 
 
-def make_forecast(items: Iterable[User | Outcome], rows: int, rules: Rules, snapshot: Snapshot) -> Forecast:
-    """Return what would become of a file's rows."""
-    result = Forecast(rows)
+def foresee_rows(items: Iterable[User | Outcome], rules: Rules, snapshot: Snapshot) -> Iterator[Foreseen]:
+    """Yield what would become of each of a file's rows."""
     for item in items:
-        result(Foreseen(item) if isinstance(item, Outcome) else foresee(item, rules, snapshot.find(item.email)))
+        yield Foreseen(item) if isinstance(item, Outcome) else foresee(item, rules, snapshot.find(item.email))
+
+
+def make_forecast(
+    items: Iterable[User | Outcome], rows: int, rules: Rules, snapshot: Snapshot
+) -> Generator[Wish, Response, Forecast]:
+    """Return what would become of a file's rows, in numbers."""
+    result = Forecast(rows)
+    for count, foreseen in enumerate(foresee_rows(items, rules, snapshot), 1):
+        if count % BREATH == 0:
+            yield None
+        result(foreseen)
     return result
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 SHOWN_ROWS: Final = 5  # rows that are named of many
+BREATH: Final = 100  # rows that are worked on in one go, before others have their turn
 
 
 class Status(StrEnum):

@@ -260,8 +260,8 @@ class Pipeline(Generic[T]):
         if self._full is not None:
             raise self._full
 
-    def _remaining(self, journal: Journal) -> Iterator[T | Outcome]:
-        """Yield what has no outcome yet; count what has one from the interrupted run."""
+    def _remaining(self, journal: Journal) -> Iterator[T | Outcome | None]:
+        """Yield what has no outcome yet, None for what has one from the interrupted run; count that."""
         for item in self._job.items():
             if isinstance(item, Outcome):
                 yield item
@@ -269,6 +269,7 @@ class Pipeline(Generic[T]):
             match journal.progress(item):
                 case Progress.DONE:
                     self._tally(journal.outcome(item.row))
+                    yield None
                 case Progress.NEW:
                     yield self._job.foregone(item) or item
                 case Progress.BEGUN:

@@ -9,12 +9,12 @@ from typing import BinaryIO, Self
 
 import orjson
 
-from bulkusers.answers import LOG_IN
+from bulkusers.answers import LOG_IN, Wish
 from bulkusers.errors import AccessError, ApiError, OutageError, ShapeError
 from bulkusers.files import scratch_file, scratch_space
 from bulkusers.listing import Listing
 from bulkusers.meaning import Meaning, classify
-from bulkusers.models import Json, Request, Response, email_key
+from bulkusers.models import BREATH, Json, Response, email_key
 from bulkusers.rules import Rules
 
 
@@ -110,7 +110,7 @@ class Snapshot:
         self.close()
 
 
-def take_snapshot(rules: Rules) -> Generator[Request, Response, Snapshot]:
+def take_snapshot(rules: Rules) -> Generator[Wish, Response, Snapshot]:
     """Read all users, page by page where the API has pages.
 
     A list that comes without a count is asked for its second page, too: whoever does not know pages answers the same.
@@ -127,13 +127,14 @@ def take_snapshot(rules: Rules) -> Generator[Request, Response, Snapshot]:
     try:
         with scratch_file() as file:
             listing = yield from _read_page(rules, file)
-            size, total, page = _take_in(listing, snapshot, rules), listing.total, 1
+            size = yield from _take_in(listing, snapshot, rules)
+            total, page = listing.total, 1
             snapshot.shape = listing.shape
             added = 0 if listing.keyed else size
             while added and (total is None or len(snapshot) < total):
                 page += 1
                 listing = yield from _read_page(rules, file, page, size)
-                added = _take_in(listing, snapshot, rules)
+                added = yield from _take_in(listing, snapshot, rules)
                 snapshot.pages += added > 0
                 total = total if listing.total is None else listing.total
             snapshot.flush()
@@ -154,7 +155,7 @@ def _check_whole(snapshot: Snapshot, total: int | None) -> None:
         )
 
 
-def _read_page(rules: Rules, file: BinaryIO, page: int = 1, size: int = 0) -> Generator[Request, Response, Listing]:
+def _read_page(rules: Rules, file: BinaryIO, page: int = 1, size: int = 0) -> Generator[Wish, Response, Listing]:
     request = rules.read_all(file, page, size)
     answer = yield request
     match classify(request, answer, rules.profile):
@@ -190,12 +191,14 @@ def explain(answer: Response, meaning: Meaning) -> ApiError:
     return OutageError(f"the API cannot tell its users now ({answer.status})", hint="try again later")
 
 
-def _take_in(listing: Listing, snapshot: Snapshot, rules: Rules) -> int:
+def _take_in(listing: Listing, snapshot: Snapshot, rules: Rules) -> Generator[Wish, Response, int]:
     """Take a page's records in; return how many were new."""
     name = rules.profile.fields.email
     added = 0
     snapshot.begin_page()
-    for record, text in listing:
+    for count, (record, text) in enumerate(listing, 1):
+        if count % BREATH == 0:
+            yield None
         email = record.get(name)
         if not isinstance(email, str) or not email.strip():
             raise ShapeError(

@@ -1,7 +1,9 @@
 """Runs that know all users before their first write: only what changes is sent, and no more than is allowed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from bulkusers import Existing, Report, read_report
 from bulkusers.brake import Brake
 from bulkusers.errors import CapError, Interrupted
 from bulkusers.forecast import Forecast
-from bulkusers.models import Share
+from bulkusers.models import BREATH, Outcome, Share
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
+from bulkusers.tally import Tally
 from bulkusers.undo import open_done, undo
 
 Behind = Callable[[Forecast], bool]
@@ -121,6 +124,43 @@ async def test_what_the_api_keeps_itself_may_be_missing_in_its_list(sandbox: San
     sandbox.faults = [Fault(method="GET", path="*/user00001@*", action="wrong_body", body=body)]
     report = await send_lines(sandbox, tmp_path, line(1), changed_only=True)
     assert statuses(report) == {2: "updated"}
+
+
+@contextmanager
+def watching(tally: Tally) -> Iterator[list[int]]:
+    """Note how many rows are done whenever the loop has time for anybody else."""
+    seen: list[int] = []
+
+    def note() -> None:
+        seen.append(tally.done)
+        again.append(asyncio.get_running_loop().call_soon(note))
+
+    again: list[asyncio.Handle] = []
+    note()
+    yield seen
+    again[-1].cancel()
+    note()
+    again[-1].cancel()
+
+
+async def test_rows_without_a_request_leave_time_for_others(tmp_path: Path) -> None:
+    """After a hundred of them a signal is heeded, be they found equal or done already."""
+    brake = Brake()
+
+    class Stopping(Tally):
+        def __call__(self, outcome: Outcome) -> None:
+            super().__call__(outcome)
+            if self.done == 1000:
+                brake.pull(Interrupted("SIGTERM", 15))
+
+    rows = [*(equal_line(number) for number in range(1, 1001)), line(2000)]
+    async with serve(Sandbox(users=1000)) as sandbox:
+        for first, tally in ((True, Stopping(1001)), (False, Tally(1001))):
+            more = {"brake": brake} if first else {"resume": True}
+            with watching(tally) as seen:
+                report = await send_lines(sandbox, tmp_path, *rows, changed_only=True, tally=tally, **more)
+            assert (report.counts["unchanged"], report.counts["created"]) == (1000, 0 if first else 1)
+            assert max(after - before for before, after in pairwise(seen)) <= BREATH
 
 
 async def test_who_was_deleted_behind_its_back_is_created_anew(sandbox: Sandbox, tmp_path: Path) -> None:

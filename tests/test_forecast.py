@@ -7,20 +7,20 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from conftest import MakeOutcome, MakeUser
+from conftest import MakeOutcome, MakeRules, MakeUser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import send_lines
 from torture import BAD, OPTIONAL, draw_existing, draw_new, draw_odd, spoil
 
 from bulkusers import Existing, Lists, Report, Status, open_source
-from bulkusers.forecast import Difference, Forecast, Foreseen, foresee, make_forecast
+from bulkusers.forecast import Difference, Forecast, Foreseen, foresee, foresee_rows, make_forecast
 from bulkusers.images import Album, images_of
 from bulkusers.models import Json, Outcome, Share, User
 from bulkusers.profile import load_profile
@@ -32,17 +32,6 @@ from bulkusers.snapshot import Snapshot
 FILES: Final = int(os.environ.get("DRAWN_FILES", "7"))  # for each mode
 USERS: Final = 12
 OWN: Final = {"_id", "createdAt"}
-MakeRules = Callable[..., Rules]
-
-
-@pytest.fixture
-def make_rules() -> MakeRules:
-    """Return a function that makes the rules of one school, any of them said otherwise."""
-
-    def make(**more: Any) -> Rules:  # noqa: ANN401 - any rule
-        return Rules(load_profile(), "example", **more)
-
-    return make
 
 
 def record_of(user: User, **more: object) -> Json:
@@ -241,11 +230,11 @@ def foresee_all(folder: Path, rules: Rules, records: list[Json]) -> tuple[Foreca
         for record in records:
             assert snapshot.add(record["email"], json.dumps(record, indent=1))
         snapshot.flush()
-        rows = [
-            Foreseen(item) if isinstance(item, Outcome) else foresee(item, rules, snapshot.find(item.email))
-            for item in source.users()
-        ]
-        return make_forecast(source.users(), source.facts.rows, rules, snapshot), rows
+        rows = list(foresee_rows(source.users(), rules, snapshot))
+        with pytest.raises(StopIteration) as end:
+            next(make_forecast(source.users(), source.facts.rows, rules, snapshot))
+        forecast: Forecast = end.value.value
+        return forecast, rows
 
 
 def check_records(foreseen: list[Foreseen], refused: set[int], before: list[Json], after: list[Json]) -> None:

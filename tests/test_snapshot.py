@@ -1,19 +1,20 @@
 """All users are read whole, or the reading is refused: through real sockets, whatever the API does to its list."""
 
 import asyncio
+import itertools
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from conftest import file_size_limit
+from conftest import MakeRules, MakeUser, file_size_limit
 from runs import line, send_lines, settings_for, statuses, writes
 
 from bulkusers import Existing, Secret, Status
-from bulkusers.api import open_for_reading
+from bulkusers.api import open_api, open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.errors import (
     AccessError,
@@ -24,7 +25,8 @@ from bulkusers.errors import (
     StorageError,
     TransportError,
 )
-from bulkusers.models import Json
+from bulkusers.forecast import make_forecast
+from bulkusers.models import Json, Request, Response
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 from bulkusers.settings import make_rules
 from bulkusers.snapshot import Snapshot, take_snapshot
@@ -379,6 +381,36 @@ async def test_a_record_that_could_not_be_sent_back_is_its_own_trouble(sandbox: 
     sandbox.faults = [Fault(method="GET", path="*/user00004@*", action="wrong_body", body=deep)]
     report = await send_lines(sandbox, tmp_path, line(4), line(5))
     assert statuses(report) == {2: Status.FAILED, 3: Status.UPDATED}
+
+
+async def test_a_stopped_run_does_not_wait_for_a_long_reading(sandbox: Sandbox) -> None:
+    """Whatever is worked on lets others run, and is given up where the run stops."""
+    brake = Brake()
+    asyncio.get_running_loop().call_later(0.02, brake.pull, Interrupted("SIGTERM", 15))
+
+    def work() -> Generator[None, Response, None]:
+        for _ in range(1_000_000):
+            yield None
+
+    async with open_api(settings_for(sandbox), brake) as api:
+        with pytest.raises(TransportError, match="stopping"):
+            await api.read(work())
+
+
+def test_a_long_list_is_read_a_hundred_users_at_a_time(make_rules: MakeRules, make_user: MakeUser) -> None:
+    """Others have their turn between, also while it is foreseen what becomes of them."""
+    rules = make_rules()
+    reading = take_snapshot(rules)
+    request = next(reading)
+    assert isinstance(request, Request)
+    assert request.into is not None
+    request.into.write(orjson.dumps({str(n): {"email": f"user{n}@example.edu"} for n in range(1000)}))
+    assert [reading.send(Response(200)), *itertools.islice(reading, 9)] == [None] * 10
+    with pytest.raises(StopIteration) as end:
+        next(reading)
+    with end.value.value as snapshot:
+        rows = [make_user(row) for row in range(1000)]
+        assert list(make_forecast(rows, 1000, rules, snapshot)) == [None] * 10
 
 
 def test_a_snapshot_is_small() -> None:
