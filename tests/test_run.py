@@ -225,22 +225,22 @@ async def test_a_file_that_breaks_while_it_is_sent_ends_the_run_as_a_full_disk_d
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BulkUsersError]
 ) -> None:
     """What is under way is finished and in the journal, nothing more is sent, and no report says that it is all."""
-    sandbox.switches = Switches(latency=0.05)
+    sandbox.faults = [Fault(method="POST", action="delay", seconds=0.3, nth=2)]
     true = Source.users
 
     def break_off(source: Source) -> Iterator[User | Outcome]:
-        yield from islice(true(source), 5)
+        yield from islice(true(source), 8)
         raise kind("cannot read users.csv: Input/output error")
 
     rows = [line(number) for number in range(100, 110)]
     with monkeypatch.context() as patch:
         patch.setattr(Source, "users", break_off)
         with pytest.raises(StorageError, match="Input/output error") as caught:
-            await send_lines(sandbox, tmp_path, *rows, concurrency=1)
+            await send_lines(sandbox, tmp_path, *rows, concurrency=3)
     assert (caught.value.exit_code, "--resume" in caught.value.hint) == (12, True)
     assert not (tmp_path / "results.json").exists()
     progress = read_progress(tmp_path / "results.json.journal")
-    assert 0 < progress["created"] == len(writes(sandbox)) == 5 - progress["unprocessed"]
+    assert 1 < progress["created"] == len(writes(sandbox)) == 8 - progress["unprocessed"]
     report = await send_lines(sandbox, tmp_path, *rows, resume=True)
     assert (report.exit_code, report.counts["created"]) == (0, 10)
     assert len(writes(sandbox)) == 10
