@@ -42,6 +42,7 @@ HTTP: Final = {"requests": int, "requests_per_second": (int, float), "by_status"
 PROBLEM: Final = {"status": str, "code": str, "message": str, "hint": str, "count": int, "rows": list}
 ROW: Final = {"row": int, "email": str, "status": str}
 REJECTED: Final = b'"status":"rejected"'
+ANOTHER: Final = "bulkusers run writes one; its name is results.json unless -o says else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +127,12 @@ def read_report(path: Path) -> Report:
         return Report(path, said["run"], said["counts"], said["http"], said.get("warnings", []), problems)
     except OSError as error:
         journal = path.with_name(f"{path.name}.journal")
-        hint = f"its run was interrupted; {journal} says how far it came" if journal.exists() else ""
+        hint = f"its run was interrupted; {journal} says how far it came" if journal.exists() else ANOTHER
         raise SourceError(f"cannot read {path}: {error.strerror}", hint) from None
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise SourceError(
             f"{path} is no outcome report",
-            hint="bulkusers run writes one; its name is results.json unless -o says else",
+            hint=ANOTHER,
         ) from None
 
 

@@ -105,7 +105,9 @@ def _open(path: Path | str, name: str, stdin: BinaryIO | None) -> BinaryIO:
         with Path(path).open("rb") as file:
             return _spool(name, file)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SourceError(f"cannot read {name}: {getattr(error, 'strerror', error)}") from None
+        missing = isinstance(error, FileNotFoundError)
+        hint = "is the name right? `bulkusers template` gives a file to start from" if missing else ""
+        raise SourceError(f"cannot read {name}: {getattr(error, 'strerror', error)}", hint) from None
 
 
 def _spool(name: str, stream: BinaryIO) -> BinaryIO:

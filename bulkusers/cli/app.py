@@ -3,9 +3,10 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from bulkusers.cli.check import check
 from bulkusers.cli.doctor import doctor
@@ -21,6 +22,16 @@ from bulkusers.cli.undo import undo
 from bulkusers.errors import ApiError, BulkUsersError, ShapeError
 from bulkusers.version import __version__
 
+
+class Command(TyperCommand):
+    """A command whose usage names what it wants as its help does: Typer's own puts {braces} around it."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401 - a click.Context, wherever Typer keeps it
+        """Return the pieces of the usage line."""
+        wanted = [parameter for parameter in self.get_params(ctx) if parameter.param_type_name == "argument"]
+        return ["[OPTIONS]", *(parameter.metavar or "" for parameter in wanted)]
+
+
 app = typer.Typer(
     name="bulkusers",
     no_args_is_help=True,
@@ -30,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (run, report, plan, check, undo, export, template, login, doctor, sandbox):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
