@@ -62,12 +62,13 @@ def _read_entries(
 def read_entries(document: object, name: str) -> dict[str, Entry] | None:
     """Return the records of a document, by every id that they have; None if it is no document of records.
 
-    An object by id or a list, as it is or wrapped in its own name, in `data`, or in the one member that is a list.
+    An object by id or a list, as it is or wrapped in its own name, in `data`, or in the only member that is a list.
     """
     if isinstance(document, dict):
-        lists = [value for value in document.values() if isinstance(value, list)]
-        named = [document[key] for key in (name, "data") if isinstance(document.get(key), dict | list)]
-        document = next(iter(named), lists[0] if len(lists) == 1 else document)
+        inner = [value for value in document.values() if isinstance(value, dict | list)]
+        only = inner[0] if len(inner) == 1 and isinstance(inner[0], list) and inner[0] else document
+        named = (document[key] for key in (name, "data") if isinstance(document.get(key), dict | list))
+        document = next(named, only)
     if not isinstance(document, dict | list):
         return None
     records = document if isinstance(document, list) else list(document.values())

@@ -25,6 +25,8 @@ from bulkusers.directory import Directory, Strangers, read_entries
         ({"roles": ["r1"]}, None),
         ("r1", None),
         ({"error": "no"}, None),
+        ({"error": "no", "details": []}, None),
+        ({"r1": {"id": "r1"}, "warnings": [{"id": "w"}]}, None),
         (None, None),
     ],
 )
