@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final
 
 import orjson
@@ -12,7 +12,8 @@ from bulkusers.meaning import Meaning, classify
 from bulkusers.models import SETTLE, Image, Item, Json, Outcome, Request, Response, Settle, Status
 from bulkusers.rules import Rules, holds, same_email
 
-Wish = Request | Settle | Image
+Wish = Request | Settle | Image | None
+"""What a conversation may yield; None lets others run."""
 Conversation = Generator[Wish, Response, Outcome]
 """One user's: yields requests, is sent responses, returns the outcome; other wishes get no answer."""
 
@@ -85,14 +86,14 @@ def _can_be_written(record: Json, text: bytes) -> bool:
     return True
 
 
-def not_done(who: Item, answer: Response | TransportError, rules: Rules) -> Outcome:
-    """Return the outcome of a user for whom nothing was changed, and it is known why."""
+def not_done(who: Item, answer: Response | TransportError, rules: Rules, found: Json = {}) -> Outcome:  # noqa: B006 - never changed
+    """Return the outcome of a user for whom nothing was changed, and it is known why; `found` is the user's record."""
     if isinstance(answer, TransportError):
         code = "no-answer" if answer.sent else NOT_SENT
         return conclude(who, Status.FAILED, code, str(answer), "nothing was changed for this user; run again later")
     if answer.status == 401:
         return conclude(who, Status.FAILED, UNAUTHENTICATED, "the API does not accept the token", LOG_IN)
-    words = quote_words(answer, who, rules)
+    words = quote_words(answer, (*who.private, *_names_in(found, rules)), rules)
     if answer.status == 403:
         return conclude(
             who, Status.REJECTED, FORBIDDEN, words, "the account that sends lacks the permission for this user"
@@ -130,7 +131,7 @@ def replace(
                     who, Status.FAILED, GONE, "the user was there a moment ago, and is gone", "run the same file again"
                 )
             case _:
-                return not_done(who, answer, rules)
+                return not_done(who, answer, rules, found)
         there = yield from read(who, rules)
         if isinstance(there, dict) and not holds(there, wanted, rules):
             yield SETTLE  # it may still come
@@ -153,9 +154,17 @@ def describe(answer: Response | TransportError) -> str:
     )
 
 
-def quote_words(answer: Response, who: Item, rules: Rules) -> str:
-    """Return the API's own words, short, printable, and without people's data or secrets."""
-    said = json_of(answer)
+def _names_in(record: Json, rules: Rules) -> Iterator[str]:
+    """Yield what no message may repeat of a user's record: it may be other than in the row."""
+    names = rules.profile.fields
+    for name in (names.first_name, names.last_name, names.external_id):
+        if isinstance(value := record.get(name), str):
+            yield value
+
+
+def quote_words(answer: Response, private: Iterable[str], rules: Rules) -> str:
+    """Return the API's own words, short, printable, and without secrets or what is private."""
+    said = json_of(answer) if answer.status >= 300 else None  # secrets are struck out of refusals only
     words = said.get(rules.profile.fields.error) if isinstance(said, dict) else None
     # tidied first: what looks like a blank afterwards, such as a zero-width one, must not hide a name or a token
     words = _tidy(words[: 10 * MAX_WORDS]) if isinstance(words, str) else ""
@@ -163,7 +172,7 @@ def quote_words(answer: Response, who: Item, rules: Rules) -> str:
         return f"the API answered {answer.status}"
     words = EMAIL_LIKE.sub("<e-mail>", words)
     words = BEARER.sub("Bearer ***", words)
-    for value in filter(None, map(_tidy, who.private)):
+    for value in filter(None, map(_tidy, private)):
         words = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "<...>", words, flags=re.IGNORECASE)
     return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
 

@@ -40,19 +40,24 @@ class Api:
 
     def connect(self, writes: Writes) -> Send:
         """Return a worker's way to the API: what the API says is news for all workers, its count of writes its own."""
-        send = counting(braking(self._client.send, self._brake), writes)
-        send = self._traffic.guard(metered(send, self.meter), lambda: writes.taken > 0)
-        send = self._tokens.authenticating(send)
-        return self._retrying(send)
+        return self._retrying(self._tokens.authenticating(self._connect(writes)))
 
-    async def read(self, conversation: Generator[Wish, Response, Result]) -> Result:
+    def _connect(self, writes: Writes) -> Send:
+        send = counting(braking(self._client.send, self._brake), writes)
+        return self._traffic.guard(metered(send, self.meter), lambda: writes.taken > 0)
+
+    async def read(self, conversation: Generator[Wish, Response, Result], *, vital: bool = True) -> Result:
         """Lead a conversation that only reads, and return its result.
+
+        Where it is not `vital`, a 401 is an answer like any other: the vendor says that it can mean a permission that
+        the account lacks, and no login helps with that.
 
         Raises:
             TransportError: no answer came, or the run stops.
 
         """
-        reading = asyncio.create_task(converse(conversation, _reading(self.connect(Writes()))))
+        send = self.connect(Writes()) if vital else self._retrying(self._connect(Writes()))
+        reading = asyncio.create_task(converse(conversation, _reading(send)))
         await self._until_stopped(reading)
         try:
             return await reading

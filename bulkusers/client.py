@@ -155,7 +155,7 @@ class Client:
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # the answer proper is still to come
             message, content = await protocol.read()
-        good = message.code < 400
+        good = 200 <= message.code < 300
         body = await _read(content, into if good else None)
         return Response(message.code, body if good else self._strike(body), message.headers)
 

@@ -1,33 +1,35 @@
 """A school's roles and departments, and which ids of a file are not among them."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
 
 from bulkusers.answers import Wish, ask, json_of
 from bulkusers.meaning import Meaning, classify
-from bulkusers.models import Request, Response, User
+from bulkusers.models import Outcome, Request, Response, Rows, User
 from bulkusers.rules import Rules
 
-SHOWN_ROWS: Final = 5
 KINDS: Final = {"roles": "role", "department": "department", "secondary_departments": "department"}
+
+Entry = tuple[str, bool]
+"""What a role or department is called, and whether it is in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What a school has: names and whether they are in use, by id; None where that could not be read."""
+    """What a school has, by id; None where that could not be read."""
 
-    roles: Mapping[str, tuple[str, bool]] | None
-    departments: Mapping[str, tuple[str, bool]] | None
+    roles: dict[str, Entry] | None
+    departments: dict[str, Entry] | None
 
-    def of(self, kind: str) -> Mapping[str, tuple[str, bool]] | None:
+    def of(self, kind: str) -> dict[str, Entry] | None:
         """Return the roles or the departments."""
         return self.roles if kind == "role" else self.departments
 
 
 @dataclass(slots=True)
-class Stranger:
+class Stranger(Rows):
     """An id in a file that the school does not have, or no longer uses."""
 
     kind: str  # "role" or "department"
@@ -35,7 +37,7 @@ class Stranger:
     inactive: bool
     suggestion: str  # the id that was perhaps meant
     count: int = 0
-    rows: list[int] = field(default_factory=list)  # the first few
+    rows: list[int] = field(default_factory=list)
 
 
 def read_directory(rules: Rules) -> Generator[Wish, Response, Directory]:
@@ -48,7 +50,7 @@ def read_directory(rules: Rules) -> Generator[Wish, Response, Directory]:
 
 def _read_entries(
     rules: Rules, templates: Iterable[str], name: str
-) -> Generator[Wish, Response, Mapping[str, tuple[str, bool]] | None]:
+) -> Generator[Wish, Response, dict[str, Entry] | None]:
     for template in templates:
         request = Request("GET", rules.path(template))
         answer = yield from ask(request)
@@ -57,24 +59,29 @@ def _read_entries(
     return None
 
 
-def read_entries(document: object, name: str) -> Mapping[str, tuple[str, bool]] | None:
-    """Return the entries of a document in any of the shapes that they come in; None if it is none of them.
+def read_entries(document: object, name: str) -> dict[str, Entry] | None:
+    """Return the records of a document, by every id that they have; None if it is no document of records.
 
-    An object by id or a list, as it is or wrapped in its own name or in `data`.
+    An object by id or a list, as it is or wrapped in its own name, in `data`, or in the only member that is a list.
     """
     if isinstance(document, dict):
-        inner = next((document[key] for key in (name, "data") if isinstance(document.get(key), dict | list)), document)
-        document = list(inner.items()) if isinstance(inner, dict) else inner
-    if not isinstance(document, list):
+        inner = [value for value in document.values() if isinstance(value, dict | list)]
+        only = inner[0] if len(inner) == 1 and isinstance(inner[0], list) and inner[0] else document
+        named = (document[key] for key in (name, "data") if isinstance(document.get(key), dict | list))
+        document = next(named, only)
+    if not isinstance(document, dict | list):
         return None
-    pairs = [each if isinstance(each, tuple) else (None, each) for each in document]
-    if not all(isinstance(entry, dict) for _, entry in pairs):
+    records = document if isinstance(document, list) else list(document.values())
+    if not all(isinstance(record, dict) for record in records):
         return None
-    entries = {}
-    for key, entry in pairs:
-        called = str(entry.get("displayName") or entry.get("name") or "")
-        active = str(entry.get("status", "")).casefold() != "inactive"
-        entries[str(key if key is not None else entry.get("id", entry.get("_id")))] = (called, active)
+    keys = document if isinstance(document, dict) else [None] * len(records)
+    entries: dict[str, Entry] = {}
+    for key, record in zip(keys, records, strict=True):
+        called = str(record.get("displayName") or record.get("name") or "")
+        active = str(record.get("status", "")).casefold() != "inactive"
+        for each in (key, record.get("id"), record.get("_id")):
+            if isinstance(each, str | int):
+                entries.setdefault(str(each), (called, active))
     return entries
 
 
@@ -84,6 +91,13 @@ class Strangers:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._found: dict[tuple[str, str], Stranger | None] = {}  # None: the school has it
+
+    def watch(self, items: Iterable[User | Outcome]) -> Iterator[User | Outcome]:
+        """Yield the items as they come, and look at those that are users."""
+        for item in items:
+            if not isinstance(item, Outcome):
+                self(item)
+            yield item
 
     def __call__(self, user: User) -> None:
         """Look at one user's ids."""
@@ -100,9 +114,7 @@ class Strangers:
             self._found[kind, key] = self._judge(kind, key)
         stranger = self._found[kind, key]
         if stranger is not None:
-            stranger.count += 1
-            if len(stranger.rows) < SHOWN_ROWS:
-                stranger.rows.append(row)
+            stranger.add(row)
 
     def _judge(self, kind: str, key: str) -> Stranger | None:
         known = self._directory.of(kind)
@@ -118,9 +130,9 @@ class Strangers:
         return iter(sorted(found, key=lambda stranger: -stranger.count))
 
 
-def _suggest(key: str, known: Mapping[str, tuple[str, bool]]) -> str:
+def _suggest(key: str, known: dict[str, Entry]) -> str:
     """Return the id that was perhaps meant: by its name, which people write instead, or by its looks."""
-    by_name = {name.casefold(): each for each, (name, _) in known.items() if name}
+    by_name = {name.casefold(): each for each, (name, _) in reversed(known.items()) if name}  # the first id of several
     if key.casefold() in by_name:
         return by_name[key.casefold()]
     spellings = by_name | {each.casefold(): each for each in known}

@@ -1,5 +1,7 @@
 """Files that only their owner can read, and that are either whole or not there."""
 
+import fcntl
+import glob
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -45,13 +47,19 @@ class Appendix:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Begin a new file.
+        """Begin a new file, whose name survives a power cut.
 
         Raises:
             StorageError: it exists, or cannot be written.
 
         """
-        return cls(path, open_private(path, buffering=0))
+        file = open_private(path, buffering=0)
+        try:
+            sync_folder(path.parent)
+        except OSError as error:
+            file.close()
+            raise StorageError(f"cannot write {path}: {error.strerror}") from None
+        return cls(path, file)
 
     @classmethod
     def reopen(cls, path: Path) -> Self | None:
@@ -275,8 +283,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.unlink(missing_ok=True)  # left by a process of the same number that was killed
+        _remove_abandoned(path)
         with open_private(beside) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -287,6 +296,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # on a disk that takes nothing any more, the first error is the one to tell
             beside.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes have left beside `path` that were killed while they wrote it: nobody holds it any more."""
+    for left in filter(Path.is_file, path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        with suppress(OSError), left.open("rb") as file:  # somebody else's stays
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def sync_folder(folder: Path) -> None:

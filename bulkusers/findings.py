@@ -104,30 +104,6 @@ def _read_claims(token: str) -> Json | None:
     return said if isinstance(said, dict) else None
 
 
-def find_ids(said: object) -> set[str] | None:
-    """Return the ids of the records in an answer: a list, an object by id, or either in one member of an object."""
-    if isinstance(said, dict):
-        nested = [value for value in said.values() if isinstance(value, dict | list)]
-        if len(nested) == 1 and not ({"id", "_id"} & _names(nested[0])):
-            said = nested[0]  # {"roles": {...}}, or {"data": [...], "totalCount": 3}
-    if isinstance(said, dict):
-        if not all(isinstance(value, dict) for value in said.values()):
-            return None
-        return set(said) | _ids(said.values())
-    if isinstance(said, list) and all(isinstance(each, dict) for each in said):
-        return _ids(said)
-    return None
-
-
-def _names(value: object) -> set[str]:
-    return set(value) if isinstance(value, dict) else set()
-
-
-def _ids(records: Iterable[object]) -> set[str]:
-    found = (record.get(name) for record in records if isinstance(record, dict) for name in ("id", "_id"))
-    return {each for each in found if isinstance(each, str)}
-
-
 def find_lists(said: object) -> tuple[list[str], list[str]]:
     """Return the members of an object that hold a list of records, and those that hold a number."""
     if not isinstance(said, dict):
@@ -145,6 +121,34 @@ def find_alike(column: Column, name: str, there: Collection[str]) -> list[str]:
     for each in meant:
         alike += [keys[near] for near in difflib.get_close_matches(each, keys, n=2, cutoff=CLOSE)]
     return list(dict.fromkeys(alike))
+
+
+def find_shape(said: object, profile: Profile) -> Iterator[Line]:
+    """Yield what the API profile would have to say for an answer to be a list of users."""
+    records = profile.records
+    lists, counts = find_lists(said)
+    uncounted = bool(counts) and not set(counts) & set(records.counts)
+    if isinstance(said, dict) and (records.data in said or len(lists) == 1):
+        if records.data not in said:
+            yield "records", "data", lists[0]
+        if uncounted:
+            yield "records", "counts", counts[:1]
+    first = _first_record(said, lists)
+    name = profile.fields.email
+    if first and name not in first:
+        column = next(column for column in COLUMNS if column.field == "email")
+        alike = find_alike(column, name, first)
+        alike += [key for key, value in first.items() if isinstance(value, str) and "@" in value]
+        if alike:
+            yield "fields", "email", alike[0]
+
+
+def _first_record(said: object, lists: list[str]) -> Json | None:
+    """Return the first thing in an answer that may be a user's record."""
+    if isinstance(said, dict):
+        said = said[lists[0]] if lists else list(said.values())
+    first = said[0] if isinstance(said, list) and said else None
+    return first if isinstance(first, dict) else None
 
 
 class Survey:
@@ -221,7 +225,7 @@ class Survey:
         if fine:
             yield Finding(Level.OK, "fields", "the records have every field that the API profile names")
 
-    def judge_ids(self, check: str, known: set[str]) -> Finding:
+    def judge_ids(self, check: str, known: Collection[str]) -> Finding:
         """Say whether the roles or departments that users have are among those of the school."""
         values = self._values[check]
         strange = [value for value in values if value not in known]

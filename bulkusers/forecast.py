@@ -9,13 +9,11 @@ import orjson
 from bulkusers.answers import EXISTS, Conversation, Wish, json_of
 from bulkusers.errors import ShapeError
 from bulkusers.meaning import Meaning, classify
-from bulkusers.models import Existing, Image, Json, Outcome, Request, Response, Share, Status, User
+from bulkusers.models import BREATH, Existing, Image, Json, Outcome, Request, Response, Share, Status, User
 from bulkusers.protocol import place
-from bulkusers.rules import Rules, is_alike, is_exactly, loses, same_email
+from bulkusers.rules import Rules, is_alike, is_same_record, same_email
 from bulkusers.snapshot import Snapshot, explain
 from bulkusers.tally import Tally
-
-SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,6 @@ class Foreseen:
 
     outcome: Outcome
     differences: tuple[Difference, ...] = ()
-    loses: bool = False  # something, and gets nothing for it
 
 
 def foresee(user: User, rules: Rules, found: Json | None) -> Foreseen:
@@ -43,9 +40,7 @@ def foresee(user: User, rules: Rules, found: Json | None) -> Foreseen:
     outcome, image = _play(place(user, rules), found, rules)
     if image is None:
         return Foreseen(outcome)
-    own = rules.profile.records.own
-    lost = bool(image.before) and loses(image.before or {}, image.sent or {}, own)
-    return Foreseen(outcome, tuple(list_differences(image, outcome.changed or rules.record(user))), lost)
+    return Foreseen(outcome, tuple(list_differences(image, outcome.changed or rules.record(user))))
 
 
 def list_differences(image: Image, fields: Iterable[str]) -> Iterator[Difference]:
@@ -100,8 +95,6 @@ class Forecast:
         self.gains: Counter[tuple[str, str]] = Counter()  # users who gain a value of a list, new ones too
         self.losses: Counter[tuple[str, str]] = Counter()
         self.left_alone = 0  # users who exist and are skipped for that; rows that stand twice are not among them
-        self.losing = 0  # users who lose something
-        self.losing_rows: list[int] = []  # the first few
         self.samples: dict[tuple[Status, bool], str] = {}  # e-mails: of the first and the last (True) row of a kind
 
     def __call__(self, foreseen: Foreseen) -> None:
@@ -116,10 +109,6 @@ class Forecast:
                 self.fields[each.field] += 1
             self.gains.update((each.field, value) for value in each.gained)
             self.losses.update((each.field, value) for value in each.lost)
-        if foreseen.loses:
-            self.losing += 1
-            if len(self.losing_rows) < SHOWN_ROWS:
-                self.losing_rows.append(outcome.row)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -142,11 +131,21 @@ class Forecast:
                 yield what, self.counts[what], cap
 
 
-def make_forecast(items: Iterable[User | Outcome], rows: int, rules: Rules, snapshot: Snapshot) -> Forecast:
-    """Return what would become of a file's rows."""
-    result = Forecast(rows)
+def foresee_rows(items: Iterable[User | Outcome], rules: Rules, snapshot: Snapshot) -> Iterator[Foreseen]:
+    """Yield what would become of each of a file's rows."""
     for item in items:
-        result(Foreseen(item) if isinstance(item, Outcome) else foresee(item, rules, snapshot.find(item.email)))
+        yield Foreseen(item) if isinstance(item, Outcome) else foresee(item, rules, snapshot.find(item.email))
+
+
+def make_forecast(
+    items: Iterable[User | Outcome], rows: int, rules: Rules, snapshot: Snapshot
+) -> Generator[Wish, Response, Forecast]:
+    """Return what would become of a file's rows, in numbers."""
+    result = Forecast(rows)
+    for count, foreseen in enumerate(foresee_rows(items, rules, snapshot), 1):
+        if count % BREATH == 0:
+            yield None
+        result(foreseen)
     return result
 
 
@@ -171,12 +170,12 @@ def check_samples(forecast: Forecast, rules: Rules, snapshot: Snapshot) -> Gener
         if (found is None) is not (listed is None):
             raise ShapeError(
                 "the API's list of users is not whole: a user who is there by e-mail is not in it, or the other way",
-                hint="try again; if it stays so, run without --changed-only and caps, and see `bulkusers doctor`",
+                hint="try again; if it stays so, run without --changed-only and caps",
             )
-        if found and listed and not (is_exactly(found, listed, rules) and is_exactly(listed, found, rules)):
+        if found and listed and not is_same_record(found, listed, rules):
             raise ShapeError(
                 "the API's list of users says something else of a user than the user's own record",
-                hint="try again; if it stays so, run without --changed-only and caps, and see `bulkusers doctor`",
+                hint="try again; if it stays so, run without --changed-only and caps",
             )
 
 
@@ -192,7 +191,7 @@ def _read_one(email: str, rules: Rules) -> Generator[Wish, Response, Json | None
                 return record
             raise ShapeError(
                 "what the API answers is not the record of the user who was asked for",
-                hint="is `paths.user` in the API profile right? `bulkusers doctor` looks closer",
+                hint="is `paths.user` in the API profile right?",
             )
         case meaning:
             raise explain(answer, meaning)

@@ -248,6 +248,7 @@ def _is_of_row(entry: dict[str, Any]) -> bool:
         and isinstance(entry.get("email"), str)
         and ("status" not in entry or (isinstance(entry["status"], str) and entry["status"] in STATUSES))
         and ("changed" not in entry or isinstance(entry["changed"], list))
+        and isinstance(entry.get("loses", False), bool)
     )
 
 
@@ -258,6 +259,8 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
         row |= {"code": outcome.code, "message": outcome.message, "hint": outcome.hint}
     if outcome.changed:
         row["changed"] = outcome.changed
+    if outcome.loses:
+        row["loses"] = True
     if outcome.ms or outcome.attempts:
         row |= {"attempts": outcome.attempts, "ms": outcome.ms}
     return row
@@ -275,6 +278,7 @@ def outcome_of(row: Mapping[str, Any]) -> Outcome:
         tuple(row.get("changed", ())),
         row.get("attempts", 0),
         row.get("ms", 0),
+        row.get("loses", False),
     )
 
 

@@ -175,5 +175,5 @@ class Listing:
     def _refuse(self, why: str) -> ShapeError:
         return ShapeError(
             f"the API's list of {self._what} {why}",
-            hint="is the base URL right, and the paths in the API profile? `bulkusers doctor` looks closer",
+            hint="is the base URL right, and the paths in the API profile?",
         )

@@ -4,11 +4,15 @@ What is made for every row is a named tuple: as immutable as a frozen dataclass,
 """
 
 import unicodedata
+from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol
+
+SHOWN_ROWS: Final = 5  # rows that are named of many
+BREATH: Final = 100  # rows that are worked on in one go, before others have their turn
 
 
 class Status(StrEnum):
@@ -91,6 +95,31 @@ class Outcome(NamedTuple):
     changed: tuple[str, ...] = ()  # names of the record's fields that an update changed
     attempts: int = 0  # requests that could have changed something (POST, PUT, DELETE)
     ms: int = 0  # from the row's first request to its last answer
+    loses: bool = False  # an update took a value away and put no other in its place
+
+
+class Rows:
+    """Whatever counts rows, and names the first few of them."""
+
+    count: int
+    rows: list[int]
+
+    def add(self, row: int) -> None:
+        """Count one row; they come in the order of their answers, and are named in their own."""
+        self.count += 1
+        if len(self.rows) < SHOWN_ROWS or row < self.rows[-1]:
+            insort(self.rows, row)
+            del self.rows[SHOWN_ROWS:]
+
+
+@dataclass(slots=True)
+class Notice(Rows):
+    """Something worth saying that stops nothing."""
+
+    code: str
+    message: str
+    count: int = 0
+    rows: list[int] = field(default_factory=list)
 
 
 class Request(NamedTuple):

@@ -17,8 +17,7 @@ from bulkusers.files import check_place, move_aside
 from bulkusers.journal import Journal, Progress, refuse_live
 from bulkusers.lock import hold_lock
 from bulkusers.models import Image, Item, Outcome, Status
-from bulkusers.report import VALUES_LOST, Report, write_report
-from bulkusers.rules import loses
+from bulkusers.report import Report, write_report
 from bulkusers.settings import Settings
 from bulkusers.source import Facts
 from bulkusers.tally import Tally, exit_code
@@ -26,7 +25,6 @@ from bulkusers.version import __version__
 from bulkusers.workers import T, Work, upload_users
 
 SYNC: Final = 0.05  # seconds between two times that what was written is made to survive a power cut
-SHOWN_ROWS: Final = 5
 
 
 def _nothing(_: object) -> None:
@@ -125,9 +123,6 @@ class Pipeline(Generic[T]):
         self._tally = tally
         self._brake = brake
         self._full: StorageError | None = None
-        self._may_lose: set[int] = set()  # rows of users who lose something if their change is made
-        self._losing = 0  # users who lost something
-        self._losing_rows: list[int] = []
         self._started = datetime.now(UTC)
 
     async def send_all(self, books: Books) -> None:
@@ -141,7 +136,6 @@ class Pipeline(Generic[T]):
 
         def record(outcome: Outcome) -> None:
             self._tally(outcome)
-            self._count_loss(outcome)
             try:
                 journal(outcome)
             except StorageError as error:
@@ -160,8 +154,6 @@ class Pipeline(Generic[T]):
             except StorageError as error:
                 self._stop_when_full(error)
                 raise
-            if self._job.command == "run":  # an undo takes away what was put there
-                self._expect_loss(image)
 
         work = Work(
             place=self._job.place,
@@ -182,8 +174,8 @@ class Pipeline(Generic[T]):
         if self._full is not None:
             raise self._full
 
-    def _remaining(self, journal: Journal) -> Iterator[T | Outcome]:
-        """Yield what has no outcome yet; count what has one from the interrupted run."""
+    def _remaining(self, journal: Journal) -> Iterator[T | Outcome | None]:
+        """Yield what has no outcome yet, None for what has one from the interrupted run; count that."""
         for item in self._job.items():
             if isinstance(item, Outcome):
                 yield item
@@ -191,22 +183,11 @@ class Pipeline(Generic[T]):
             match journal.progress(item):
                 case Progress.DONE:
                     self._tally(journal.outcome(item.row))
+                    yield None
                 case Progress.NEW:
                     yield self._job.foregone(item) or item
                 case Progress.BEGUN:
                     yield item
-
-    def _expect_loss(self, image: Image) -> None:
-        if image.before and image.sent and loses(image.before, image.sent, self._settings.profile.records.own):
-            self._may_lose.add(image.row)
-
-    def _count_loss(self, outcome: Outcome) -> None:
-        if outcome.row in self._may_lose:
-            self._may_lose.remove(outcome.row)
-            if outcome.status is Status.UPDATED:
-                self._losing += 1
-                if len(self._losing_rows) < SHOWN_ROWS:
-                    self._losing_rows.append(outcome.row)
 
     def _stop_when_full(self, error: StorageError) -> None:
         """Stop the run where something cannot be written: what cannot be written down must not be done."""
@@ -282,6 +263,5 @@ class Pipeline(Generic[T]):
 
     def _list_warnings(self) -> Iterator[dict[str, Any]]:
         yield from (asdict(notice) for notice in self._job.facts.notices)
-        if self._losing:
-            message = "users lost values that stood in their records"
-            yield {"code": VALUES_LOST, "message": message, "count": self._losing, "rows": self._losing_rows}
+        if self._tally.losses.count:
+            yield asdict(self._tally.losses)

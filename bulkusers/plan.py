@@ -1,14 +1,13 @@
 """What a run would do, seen before it: nothing is sent but reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
 from bulkusers.api import open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.directory import Stranger, Strangers, read_directory
-from bulkusers.forecast import Forecast, Foreseen, check_samples, foresee
-from bulkusers.models import Outcome, User
+from bulkusers.forecast import Forecast, Foreseen, check_samples, foresee_rows, make_forecast
 from bulkusers.settings import Settings, make_rules
 from bulkusers.snapshot import Snapshot, take_snapshot
 from bulkusers.source import Source
@@ -17,27 +16,19 @@ from bulkusers.source import Source
 class Plan:
     """What would become of every row of a file; open until it is closed, as a file is."""
 
-    def __init__(self, source: Source, settings: Settings, snapshot: Snapshot, strangers: Strangers) -> None:
+    def __init__(
+        self, source: Source, settings: Settings, snapshot: Snapshot, forecast: Forecast, strangers: Iterable[Stranger]
+    ) -> None:
         self._source = source
         self._snapshot = snapshot
-        self._rules = make_rules(settings)
         self.settings = settings
         self.facts = source.facts
-        self.forecast = Forecast(source.facts.rows)
-        for item in source.users():
-            self.forecast(self._foresee(item))
-            if not isinstance(item, Outcome):
-                strangers(item)
-        self.strangers: tuple[Stranger, ...] = tuple(strangers)
+        self.forecast = forecast
+        self.strangers = tuple(strangers)
 
     def rows(self) -> Iterator[Foreseen]:
         """Yield what would become of each row, in the order of the file, without holding them."""
-        return map(self._foresee, self._source.users())
-
-    def _foresee(self, item: User | Outcome) -> Foreseen:
-        if isinstance(item, Outcome):
-            return Foreseen(item)
-        return foresee(item, self._rules, self._snapshot.find(item.email))
+        return foresee_rows(self._source.users(), make_rules(self.settings), self._snapshot)
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +53,11 @@ async def plan(source: Source, settings: Settings, *, brake: Brake | None = None
     async with open_for_reading(settings, brake or Brake()) as api:
         snapshot = await api.read(take_snapshot(rules))
         try:
-            result = Plan(source, settings, snapshot, Strangers(await api.read(read_directory(rules))))
-            await api.read(check_samples(result.forecast, rules, snapshot))
+            strangers = Strangers(await api.read(read_directory(rules), vital=False))
+            users = strangers.watch(source.users())
+            forecast = await api.read(make_forecast(users, source.facts.rows, rules, snapshot))
+            await api.read(check_samples(forecast, rules, snapshot))
         except BaseException:
             snapshot.close()
             raise
-    return result
+    return Plan(source, settings, snapshot, forecast, strangers)

@@ -32,7 +32,7 @@ from bulkusers.errors import AccessError, OutageError, TransportError
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import SETTLE, Existing, Image, Json, Outcome, Request, Response, Secret, Status, User
 from bulkusers.profile import Profile
-from bulkusers.rules import Rules, change, holds, is_exactly
+from bulkusers.rules import Rules, change, holds, is_exactly, loses
 
 
 def place(user: User, rules: Rules, *, begun: bool = False, absent: bool = False) -> Conversation:
@@ -101,13 +101,19 @@ def _bring_up_to_date(user: User, rules: Rules, found: Json) -> Conversation:
     record, changed = changes
     if not changed:
         return conclude(user, Status.UNCHANGED)
+    loss = loses(found, record, changed)
 
     def again(there: Json) -> Json | None:
         # somebody may have changed the record meanwhile: what is put there again begins with what is there now
+        nonlocal loss
         anew = change(there, user, rules)
-        return anew and anew[0]
+        if anew is None:
+            return None
+        loss = loss or loses(there, *anew)
+        return anew[0]
 
-    return (yield from replace(user, rules, found, record, changed, again))
+    outcome = yield from replace(user, rules, found, record, changed, again)
+    return outcome._replace(loses=True) if loss and outcome.status is Status.UPDATED else outcome
 
 
 def _look_for_created(

@@ -41,8 +41,8 @@ LATER: Final[Mapping[str, Any]] = {"arguments": [], "rejects": None}  # what the
 HTTP: Final = {"requests": int, "requests_per_second": (int, float), "by_status": dict}
 PROBLEM: Final = {"status": str, "code": str, "message": str, "hint": str, "count": int, "rows": list}
 ROW: Final = {"row": int, "email": str, "status": str}
-VALUES_LOST: Final = "values-lost"  # the warning that belongs into every summary
 REJECTED: Final = b'"status":"rejected"'
+ANOTHER: Final = "bulkusers run writes one; its name is results.json unless -o says else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +127,12 @@ def read_report(path: Path) -> Report:
         return Report(path, said["run"], said["counts"], said["http"], said.get("warnings", []), problems)
     except OSError as error:
         journal = path.with_name(f"{path.name}.journal")
-        hint = f"its run was interrupted; {journal} says how far it came" if journal.exists() else ""
+        hint = f"its run was interrupted; {journal} says how far it came" if journal.exists() else ANOTHER
         raise SourceError(f"cannot read {path}: {error.strerror}", hint) from None
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise SourceError(
             f"{path} is no outcome report",
-            hint="bulkusers run writes one; its name is results.json unless -o says else",
+            hint=ANOTHER,
         ) from None
 
 

@@ -1,6 +1,6 @@
 """How a school's users are written: requests, records, and how a row goes into a record that is there already."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, Final
@@ -123,14 +123,15 @@ def is_alike(one: object, other: object) -> bool:
     return one == other or (one in NOTHING and other in NOTHING)
 
 
-def loses(before: Json, after: Json, own: Collection[str]) -> bool:
-    """Tell whether a record loses a value without getting another one for it; the API's own fields do not count."""
-    return any(_loses(value, after.get(name)) for name, value in before.items() if name not in own)
+def loses(before: Json, after: Json, changed: Iterable[str]) -> bool:
+    """Tell whether a record loses a value, without getting another one for it, in the fields that change."""
+    return any(_loses(before.get(name), after.get(name)) for name in changed)
 
 
 def _loses(old: object, new: object) -> bool:
     if isinstance(old, list):
-        return not isinstance(new, list) or any(value not in new for value in old)
+        left = new if isinstance(new, list) else ()
+        return any(value not in left for value in old)
     return new in NOTHING and old not in NOTHING
 
 
@@ -171,6 +172,12 @@ def is_exactly(found: Json, sent: Json, rules: Rules) -> bool:
     own = rules.profile.records.own
     more = (value for name, value in found.items() if name not in sent and name not in own)
     return holds(found, sent, rules) and all(value in NOTHING for value in more)
+
+
+def is_same_record(one: Json, other: Json, rules: Rules) -> bool:
+    """Tell whether two records say the same, but for what the API keeps itself."""
+    own = rules.profile.records.own
+    return all(name in own or _is_same(name, one, other, rules) for name in {**one, **other})
 
 
 def holds(found: Json, sent: Json, rules: Rules) -> bool:

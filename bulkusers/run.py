@@ -112,7 +112,8 @@ class Upload:
             return
         try:
             snapshot = stack.enter_context(await api.read(take_snapshot(self._rules)))
-            forecast = make_forecast(self._source.users(), self._source.facts.rows, self._rules, snapshot)
+            rows = self._source.facts.rows
+            forecast = await api.read(make_forecast(self._source.users(), rows, self._rules, snapshot))
             await api.read(check_samples(forecast, self._rules, snapshot))
         except ApiError:
             if brake.reason:

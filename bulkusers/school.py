@@ -1,27 +1,24 @@
 """One school's API, looked at with a token: what is where, in which shape, and what the profile says otherwise."""
 
 import re
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Final
 
-import orjson
-
-from bulkusers.answers import LOG_IN, ask
+from bulkusers.answers import LOG_IN
 from bulkusers.api import Api
 from bulkusers.brake import Brake
-from bulkusers.columns import COLUMNS
-from bulkusers.errors import ApiError, Interrupted, ShapeError
-from bulkusers.findings import Finding, Level, Line, Survey, find_alike, find_ids, find_lists, hours_left, judge_token
-from bulkusers.models import Json, Request, Response, email_key
+from bulkusers.directory import read_entries
+from bulkusers.errors import ApiError, ShapeError
+from bulkusers.fetch import Fetched, Fetcher
+from bulkusers.findings import Finding, Level, Line, Survey, find_lists, find_shape, hours_left, judge_token
+from bulkusers.models import Json, email_key
 from bulkusers.profile import load_profile
-from bulkusers.rules import Rules, is_exactly
+from bulkusers.rules import Rules, is_same_record
 from bulkusers.settings import Settings
-from bulkusers.snapshot import Snapshot, take_snapshot
+from bulkusers.snapshot import Snapshot
 
-MOST: Final = 1 << 26  # bytes of an answer that is looked at whole
 PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.@")  # what cannot go wrong in a path, or hardly
 COUNT: Final = re.compile("count|total|length|number", re.IGNORECASE)  # what a member that counts may be called
 NOT_NOTICED: Final = "a run goes without, but ids that do not exist are not noticed"
@@ -30,42 +27,32 @@ Tell = Callable[[Finding], None]
 """Takes each finding as it is made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What came when something was asked for."""
-
-    status: int  # 0: no answer
-    said: object = None  # its JSON
-    words: str = ""  # the status, or why there is no answer
-
-    @property
-    def good(self) -> bool:
-        """Tell whether it is what was asked for."""
-        return 200 <= self.status < 300
-
-
 class School:
     """One school's API, looked at with a token."""
 
     def __init__(self, api: Api, settings: Settings, brake: Brake, tell: Tell) -> None:
-        self._api = api
         self._settings = settings
         self._profile = settings.profile
         self._rules = Rules(settings.profile, settings.school)
-        self._brake = brake
+        self._api = Fetcher(api, self._rules, brake)
         self._tell = tell
-        self._known: dict[str, set[str]] = {}  # the school's ids of departments and roles
 
     async def look(self) -> str:
         """Look at everything; return why that was not to be, if so."""
+        with ExitStack() as stack:
+            snapshot, refusal = await self._api.read_users()
+            if snapshot is not None:
+                stack.enter_context(snapshot)
+            return await self._look(snapshot, refusal)
+
+    async def _look(self, snapshot: Snapshot | None, refusal: ApiError | None) -> str:
         paths = self._profile.paths
-        departments = await self._fetch(paths.departments)
-        if not self._check_token(departments):
+        users = Fetched(200) if refusal is None else await self._api.fetch(paths.users)
+        departments = await self._api.fetch(paths.departments)
+        roles = await self._api.fetch_first(paths.roles)
+        answers = (users, departments, roles)
+        if not self._check_token(answers):
             return "the token is not accepted"
-        roles = await self._fetch_first(paths.roles)
-        snapshot, refusal = await self._read_users()
-        users = Fetched(200) if refusal is None else await self._fetch(paths.users)
-        answers = [departments, roles, users]
         if all(answer.status == 404 for answer in answers):
             self._note(
                 Level.PROBLEM, "school", f"the API knows nothing of a school {self._settings.school} (404 everywhere)",
@@ -81,12 +68,11 @@ class School:
         if snapshot is None:
             await self._explain_users(refusal, users)
         else:
-            with snapshot:
-                await self._check_users(snapshot)
-                for record in snapshot:
-                    survey(record)
-                if survey.users:
-                    await self._check_user(snapshot)
+            await self._check_users(snapshot)
+            for record in snapshot:
+                survey(record)
+            if survey.users:
+                await self._check_user(snapshot)
         await self._check_documents(departments, roles, survey)
         if not survey.users:
             return "there are no users" if snapshot is not None else "the users could not be read"
@@ -98,45 +84,11 @@ class School:
     def _note(self, level: Level, check: str, message: str, hint: str = "", *lines: Line) -> None:
         self._tell(Finding(level, check, message, hint, lines))
 
-    async def _fetch(self, template: str, email: str = "", *, encoded: bool = True) -> Fetched:
-        """Get what is at a path of the profile, however large."""
-        path = self._rules.path(template, email)
-        with tempfile.TemporaryFile() as file:
-            request = Request("GET", path if encoded else path.replace("%40", "@"), into=file)
-            answer = await self._api.read(ask(request))
-            self._heed_signals()
-            if not isinstance(answer, Response):
-                return Fetched(0, words=str(answer))
-            file.seek(0)
-            body = file.read(MOST) if 200 <= answer.status < 300 else b""
-        try:
-            return Fetched(answer.status, orjson.loads(body), str(answer.status))
-        except orjson.JSONDecodeError:
-            return Fetched(answer.status, words=str(answer.status))
-
-    async def _fetch_first(self, templates: tuple[str, ...]) -> Fetched:
-        """Get what is at the first of some paths that is there; the last answer where none is."""
-        found = Fetched(0)
-        for template in templates:
-            found = await self._fetch(template)
-            if found.status != 404:
-                break
-        return found
-
-    def _heed_signals(self) -> None:
-        if isinstance(self._brake.reason, Interrupted):
-            raise self._brake.reason
-
-    async def _read_users(self) -> tuple[Snapshot | None, ApiError | None]:
-        try:
-            return await self._api.read(take_snapshot(self._rules)), None
-        except ApiError as error:
-            self._heed_signals()
-            return None, error
-
-    def _check_token(self, answer: Fetched) -> bool:
+    def _check_token(self, answers: Sequence[Fetched]) -> bool:
+        """Tell whether the token is accepted: a 401 beside what is answered is a permission that the account lacks."""
         token = self._settings.token.reveal()
-        if self._brake.reason is None and answer.status != 401:
+        refused = any(answer.status == 401 for answer in answers)
+        if not refused or any(answer.good or answer.status == 403 for answer in answers):
             self._tell(judge_token(token, self._settings.email, time.time()))
             return True
         hours = hours_left(token, time.time())
@@ -154,7 +106,7 @@ class School:
 
     async def _moved(self, check: str, fetched: Fetched, others: list[str], *, one: bool = False) -> bool:
         """Tell whether something is not where the profile says, but at another path."""
-        found = await self._find_path(others) if fetched.status == 404 else ""
+        found = await self._api.find_path(check, others) if fetched.status == 404 else ""
         if found:
             self._note(
                 Level.PROBLEM, check, f"{check}: nothing where the API profile says they are (404), but at {found}",
@@ -163,9 +115,9 @@ class School:
         return bool(found)
 
     def _check_document(self, check: str, fetched: Fetched, survey: Survey) -> None:
-        ids = find_ids(fetched.said)
-        if fetched.good and ids is not None:
-            self._tell(survey.judge_ids(check, ids))
+        entries = read_entries(fetched.said, check)
+        if fetched.good and entries is not None:
+            self._tell(survey.judge_ids(check, entries))
             return
         hint = f"`paths.{check}` in the API profile; {NOT_NOTICED}"
         if fetched.good:
@@ -173,16 +125,9 @@ class School:
         elif fetched.status == 404:
             message = "nothing where the API profile says they are (404)"
         else:
-            why = "the account lacks the permission" if fetched.status == 403 else "try again later"
+            why = "the account lacks the permission" if fetched.status in {401, 403} else "try again later"
             message, hint = f"cannot be read ({fetched.words})", f"{why}; {NOT_NOTICED}"
         self._note(Level.WARNING, check, f"{check}: {message}", hint)
-
-    async def _find_path(self, templates: list[str]) -> str:
-        """Return the first path that answers with records; nothing if none does."""
-        for template in dict.fromkeys(templates):
-            if find_ids((await self._fetch(template)).said):
-                return template
-        return ""
 
     async def _explain_users(self, refusal: ApiError | None, fetched: Fetched) -> None:
         """Say why the users cannot be read, and what is to be done about it."""
@@ -190,7 +135,7 @@ class School:
         if fetched.status == 404:
             builtin = load_profile().paths
             guesses = [builtin.users, paths.create, paths.user.rpartition("/")[0], builtin.create]
-            found = await self._find_path([path for path in guesses if path and path != paths.users])
+            found = await self._api.find_path("users", [path for path in guesses if path and path != paths.users])
             if found:
                 self._note(
                     Level.PROBLEM, "users", f"no users at {paths.users} (404), but at {found}",
@@ -202,34 +147,15 @@ class School:
                     "ask the vendor for the path, and write it into the API profile: `paths.users`",
                 )  # fmt: skip
             return
-        if self._brake.reason is not None:  # a 401, though the token is alive
+        if fetched.status == 401:  # though the token is alive
             self._note(
                 Level.PROBLEM, "users", "the API does not let this account read users (401)",
                 "use an account whose role has the permission, and get its token with: bulkusers login",
             )  # fmt: skip
             return
-        lines = tuple(self._find_shape(fetched.said)) if isinstance(refusal, ShapeError) else ()
+        lines = tuple(find_shape(fetched.said, self._profile)) if isinstance(refusal, ShapeError) else ()
         hint = "write into the API profile what the answer has" if lines else getattr(refusal, "hint", "")
-        self._note(Level.PROBLEM, "users", str(refusal).replace("`bulkusers doctor`", "this"), _own_words(hint), *lines)
-
-    def _find_shape(self, said: object) -> Iterator[Line]:
-        """Yield what the API profile would have to say for an answer to be a list of users."""
-        records = self._profile.records
-        lists, counts = find_lists(said)
-        if isinstance(said, dict) and records.data not in said and len(lists) == 1:
-            yield "records", "data", lists[0]
-            if counts and not set(counts) & set(records.counts):
-                yield "records", "counts", counts[:1]
-        elif isinstance(said, dict) and records.data in said and counts and not set(counts) & set(records.counts):
-            yield "records", "counts", counts[:1]
-        first = _first_record(said, lists)
-        name = self._profile.fields.email
-        if first and name not in first:
-            column = next(column for column in COLUMNS if column.field == "email")
-            alike = find_alike(column, name, first)
-            alike += [key for key, value in first.items() if isinstance(value, str) and "@" in value]
-            if alike:
-                yield "fields", "email", alike[0]
+        self._note(Level.PROBLEM, "users", str(refusal), hint, *lines)
 
     async def _check_users(self, snapshot: Snapshot) -> None:
         shapes = {
@@ -242,7 +168,9 @@ class School:
         if snapshot.total is not None:
             self._note(Level.OK, "users", f"{message}; as many as the API says that there are")
             return
-        named = find_lists((await self._fetch(self._profile.paths.users)).said)[1] if snapshot.shape == "data" else []
+        named = (
+            find_lists((await self._api.fetch(self._profile.paths.users)).said)[1] if snapshot.shape == "data" else []
+        )
         if counts := [name for name in named if COUNT.search(name)]:
             self._note(
                 Level.WARNING, "users", f"{message}; no count that the API profile knows, but {counts[0]!r}",
@@ -267,13 +195,13 @@ class School:
             self._note(Level.WARNING, "user", "no user has an e-mail with an @, so none was looked for")
             return
         other = "".join(letter.swapcase() if letter.isascii() else letter for letter in email)
-        fetched = await self._fetch(self._profile.paths.user, other)
+        fetched = await self._api.fetch(self._profile.paths.user, other)
         if fetched.status == 404:
             self._note(
                 Level.WARNING, "user", "a user is found by e-mail, but only in the very case of its letters",
                 "write e-mails exactly as Coursedog has them (bulkusers export): else a second user is created",
             )  # fmt: skip
-        elif isinstance(fetched.said, dict) and self._is_same(fetched.said, listed):
+        elif isinstance(fetched.said, dict) and is_same_record(fetched.said, listed, self._rules):
             self._note(Level.OK, "user", "a user is found by e-mail in any case, and is the same as in the list")
         else:
             self._note(
@@ -293,10 +221,10 @@ class School:
     async def _find(self, email: str, listed: Json) -> tuple[str, str] | None:
         """Return what is wrong with finding a user by e-mail, and what to do; None if nothing is."""
         path = self._profile.paths.user
-        fetched = await self._fetch(path, email)
+        fetched = await self._api.fetch(path, email)
         said = fetched.said
         if fetched.status == 404:
-            if (await self._fetch(path, email, encoded=False)).good:
+            if (await self._api.fetch(path, email, encoded=False)).good:
                 return (
                     "a user is found by e-mail only with a bare @ in the path, and not percent-encoded (%40)",
                     "a proxy between may be the cause: ask who runs it, or the vendor",
@@ -307,7 +235,7 @@ class School:
             )
         if not fetched.good:
             return f"a user cannot be read by e-mail ({fetched.words})", "try again; may this account read users?"
-        if isinstance(said, dict) and self._is_same(said, listed):
+        if isinstance(said, dict) and is_same_record(said, listed, self._rules):
             return None
         if isinstance(said, dict) and email_key(str(said.get(self._profile.fields.email))) == email_key(email):
             return (
@@ -319,27 +247,7 @@ class School:
             "`paths.user` in the API profile is wrong, or a record comes wrapped in something: ask the vendor",
         )
 
-    def _is_same(self, one: Json, other: Json) -> bool:
-        return is_exactly(one, other, self._rules) and is_exactly(other, one, self._rules)
-
     def _differing(self, one: Json, other: Json) -> str:
         own = self._profile.records.own
         names = [name for name in {**one, **other} if name not in own and one.get(name) != other.get(name)]
         return f": {', '.join(sorted(names)[:5])} differ" if names else ""
-
-
-def _own_words(hint: str) -> str:
-    """Leave out of a hint that this very command would tell more."""
-    return (
-        hint.replace("; `bulkusers doctor` tells", "")
-        .replace("? `bulkusers doctor` looks closer", "?")
-        .replace(": `bulkusers doctor` looks closer", "; ask the vendor, and see [records] in the API profile")
-    )
-
-
-def _first_record(said: object, lists: list[str]) -> Json | None:
-    """Return the first thing in an answer that may be a user's record."""
-    if isinstance(said, dict):
-        said = said[lists[0]] if lists else list(said.values())
-    first = said[0] if isinstance(said, list) and said else None
-    return first if isinstance(first, dict) else None

@@ -6,30 +6,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from bulkusers.cells import EMAIL, NOTICES, Fault, Rules, Values, list_notices, make_user, reject, show_email
 from bulkusers.columns import Layout, match_header
 from bulkusers.duplicates import Repeat, Repeats, Sightings
 from bulkusers.errors import SourceError
-from bulkusers.models import Outcome, Status, User
+from bulkusers.models import Notice, Outcome, Status, User
 from bulkusers.profile import load_profile
 from bulkusers.rows import Form, Reading, find_delimiter, find_encoding, read_header
-
-_ROWS_NAMED: Final = 5  # row numbers in a notice
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something worth saying that stops nothing."""
-
-    code: str
-    message: str
-    count: int
-    rows: tuple[int, ...]  # the first few row numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +106,9 @@ def _open(path: Path | str, name: str, stdin: BinaryIO | None) -> BinaryIO:
         with Path(path).open("rb") as file:
             return _spool(name, file)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise SourceError(f"cannot read {name}: {getattr(error, 'strerror', error)}") from None
+        missing = isinstance(error, FileNotFoundError)
+        hint = "is the name right? `bulkusers template` gives a file to start from" if missing else ""
+        raise SourceError(f"cannot read {name}: {getattr(error, 'strerror', error)}", hint) from None
 
 
 def _spool(name: str, stream: BinaryIO) -> BinaryIO:
@@ -152,7 +142,7 @@ def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules)
             rejected += 1
         else:
             for code in list_notices(values):
-                _note(notices, code, row)
+                notices.setdefault(code, Notice(code, NOTICES[code])).add(row)
         if values[EMAIL]:
             sightings.add(values[EMAIL])
     repeats = Repeats(sightings.repeated())
@@ -173,11 +163,6 @@ def _survey(path: str, file: BinaryIO, form: Form, layout: Layout, rules: Rules)
         notices=tuple(notices.values()),
     )
     return Source(facts, file, rules, repeats, plain)
-
-
-def _note(notices: dict[str, Notice], code: str, row: int) -> None:
-    seen = notices.get(code, Notice(code, NOTICES[code], 0, ()))
-    notices[code] = replace(seen, count=seen.count + 1, rows=(*seen.rows, row)[:_ROWS_NAMED])
 
 
 def _refuse_repeat(row: int, values: Values, repeat: Repeat) -> Outcome:

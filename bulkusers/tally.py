@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bulkusers.errors import BulkUsersError, TransportError
-from bulkusers.models import Outcome, Request, Response, Send, Status
+from bulkusers.models import Notice, Outcome, Request, Response, Rows, Send, Status
 
-SHOWN_ROWS: Final = 5  # row numbers that a problem names
+VALUES_LOST: Final = "values-lost"  # the warning that belongs into every summary
 MOST_PROBLEMS: Final = 200  # kinds of problem told apart; the rest is counted by code
 GRAIN: Final = 1.02  # ratio between neighbouring latency buckets: percentiles are right to 2 %
 AGAIN: Final = {Status.FAILED, Status.UNKNOWN}  # running again helps
@@ -20,7 +20,7 @@ IN_TROUBLE: Final = AGAIN | {Status.REJECTED}
 
 
 @dataclass(slots=True)
-class Problem:
+class Problem(Rows):
     """One kind of trouble and the rows that have it."""
 
     status: str
@@ -28,7 +28,7 @@ class Problem:
     message: str  # of the first such row
     hint: str
     count: int = 0
-    rows: list[int] = field(default_factory=list)  # the first few
+    rows: list[int] = field(default_factory=list)
 
 
 class Tally:
@@ -36,6 +36,7 @@ class Tally:
 
     def __init__(self, rows: int) -> None:
         self.counts: dict[str, int] = {"rows": rows} | {str(status): 0 for status in Status}
+        self.losses = Notice(VALUES_LOST, "users lost values that stood in their records")
         self._problems: dict[tuple[str, str, str], Problem] = {}
 
     def __call__(self, outcome: Outcome) -> None:
@@ -43,6 +44,8 @@ class Tally:
         self.counts[outcome.status] += 1
         if outcome.code:
             self._count_problem(outcome)
+        if outcome.loses:
+            self.losses.add(outcome.row)
 
     def _count_problem(self, outcome: Outcome) -> None:
         # sentences that differ in a row number or an id are one problem
@@ -50,9 +53,7 @@ class Tally:
         if key not in self._problems and len(self._problems) >= MOST_PROBLEMS:
             key = (key[0], key[1], "")
         problem = self._problems.setdefault(key, Problem(*key[:2], outcome.message, outcome.hint))
-        problem.count += 1
-        if len(problem.rows) < SHOWN_ROWS:
-            problem.rows.append(outcome.row)
+        problem.add(outcome.row)
 
     @property
     def done(self) -> int:
@@ -126,7 +127,10 @@ def metered(send: Send, meter: Meter) -> Send:
             meter.lost += 1
             raise
         meter.requests += 1
-        meter.answered(answer.status, time.perf_counter() - began)
+        if request.into is None:
+            meter.answered(answer.status, time.perf_counter() - began)
+        else:  # a list takes as long as it is long, and tells nothing of how late a write may be
+            meter.by_status[answer.status] += 1
         return answer
 
     return send_and_count

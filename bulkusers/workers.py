@@ -10,10 +10,9 @@ from bulkusers.answers import INTERRUPTED, NOT_SENT, UNAUTHENTICATED, Conversati
 from bulkusers.brake import Brake
 from bulkusers.errors import SourceError, StorageError, TransportError
 from bulkusers.meaning import READS
-from bulkusers.models import Image, Item, Outcome, Record, Request, Response, Send, Settle, Status
+from bulkusers.models import BREATH, Image, Item, Outcome, Record, Request, Response, Send, Settle, Status
 
 QUEUED: Final = 2  # users waiting for each worker: enough that none waits, few enough that the file is read no faster
-BREATH: Final = 100  # outcomes that need no request, after which the producer lets others run
 DRAIN: Final = 30.0  # seconds that a stopped run gives to what is under way
 TURNED_AWAY: Final = frozenset({401, 429})  # answers to writes that surely changed nothing: they come before the work
 Result = TypeVar("Result")
@@ -87,6 +86,8 @@ async def converse(
                     await settle()
                 case Image():
                     keep(wish)
+                case None:
+                    await asyncio.sleep(0)
             wish = next(conversation)
     except StopIteration as end:
         result: Result = end.value
@@ -108,11 +109,18 @@ class Work(Generic[T]):
     keep: Callable[[Image], None] = _forget  # called before a change; where it fails, nothing more is sent
 
 
-async def upload_users(items: Iterable[T | Outcome], work: Work[T], *, workers: int) -> None:
-    """Lead every user's conversation, at most `workers` at a time, and record each item's outcome exactly once."""
+async def upload_users(items: Iterable[T | Outcome | None], work: Work[T], *, workers: int) -> None:
+    """Lead every user's conversation, at most `workers` at a time, and record each item's outcome exactly once.
+
+    What was recorded before is None.
+
+    Raises:
+        StorageError: the items could not be read to their end; the outcomes of those that were read are recorded.
+
+    """
     queue: asyncio.Queue[T | None] = asyncio.Queue(workers * QUEUED)
     async with asyncio.TaskGroup() as group:
-        group.create_task(_feed(items, queue, work, workers))
+        feeder = group.create_task(_feed(items, queue, work, workers))
         tasks = [group.create_task(_serve(queue, work)) for _ in range(workers)]
         cut_off = asyncio.create_task(_cut_off(tasks, queue, work))
         try:
@@ -121,22 +129,35 @@ async def upload_users(items: Iterable[T | Outcome], work: Work[T], *, workers: 
                 await cut_off  # nobody else takes what the feeder still brings
         finally:
             cut_off.cancel()
+    if (broken := feeder.result()) is not None:
+        raise broken
 
 
-async def _feed(items: Iterable[T | Outcome], queue: asyncio.Queue[T | None], work: Work[T], workers: int) -> None:
-    """Put users into the queue as fast as they are taken, record rows that are decided already, end every worker."""
+async def _feed(
+    items: Iterable[T | Outcome | None], queue: asyncio.Queue[T | None], work: Work[T], workers: int
+) -> StorageError | None:
+    """Put users into the queue as fast as they are taken, record rows that are decided already, end every worker.
+
+    Return why the items ended too early, if they did: what is under way is to be finished first.
+    """
+    broken = None
+    idle = 0  # items that need no request
     try:
-        for count, item in enumerate(items):
-            if not isinstance(item, Outcome):
+        for item in items:
+            if item is not None and not isinstance(item, Outcome):
                 await queue.put(item)
                 continue
-            work.record(item)
-            if count % BREATH == 0:
+            if item is not None:
+                work.record(item)
+            idle += 1
+            if idle % BREATH == 0:
                 await asyncio.sleep(0)
-    except SourceError as error:  # the disk failed under our copy of the file: rows are left without an outcome
-        work.brake.pull(StorageError(str(error), error.hint))
+    except (SourceError, StorageError) as error:  # the disk failed: rows are left without an outcome
+        broken = StorageError(str(error), error.hint or "go on with --resume where it can be read again")
+        work.brake.pull(broken)
     for _ in range(workers):
         await queue.put(None)
+    return broken
 
 
 async def _serve(queue: asyncio.Queue[T | None], work: Work[T]) -> None:

@@ -1,4 +1,4 @@
-"""What several test files make: settings, users, outcomes, a full disk, and an event loop whose time passes at once."""
+"""What several test files make: settings, users, outcomes, rules, a full disk, and a loop whose time passes at once."""
 
 import asyncio
 import resource
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from bulkusers.models import Outcome, Status, User
+from bulkusers.profile import load_profile
+from bulkusers.rules import Rules
 from bulkusers.settings import Settings
 
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -20,6 +22,7 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 MakeSettings = Callable[..., Settings]
 MakeOutcome = Callable[..., Outcome]
 MakeUser = Callable[..., User]
+MakeRules = Callable[..., Rules]
 RunAtOnce = Callable[[Coroutine[Any, Any, None]], None]
 
 
@@ -52,6 +55,16 @@ def make_user() -> MakeUser:
     def make(row: int = 2, **more: Any) -> User:  # noqa: ANN401 - any field
         required = {"email": f"row{row}@example.edu", "first_name": "Ann", "last_name": "Lee", "products": ("events",)}
         return User(row, **required | more)
+
+    return make
+
+
+@pytest.fixture
+def make_rules() -> MakeRules:
+    """Return a function that makes the rules of one school, any of them said otherwise."""
+
+    def make(**more: Any) -> Rules:  # noqa: ANN401 - any rule
+        return Rules(load_profile(), "example", **more)
 
     return make
 

@@ -294,7 +294,7 @@ def play(case: Case, points: Sequence[Point], folder: Path, mistake: str = "") -
             if is_finished(stage):
                 # one that was killed then would have ended with what its report says
                 violations += judge(stage, case, before, DONE if code == KILLED else code, stop_wanted=False)
-                return violations + list(check_files(folder, tidy=not any(map(leaves_things, points)))), came
+                return violations + list(check_files(folder)), came
         return [*violations, f"I1: the run did not end in {TURNS} processes after its last point"], came
 
 
@@ -332,11 +332,6 @@ def dies(point: Point) -> bool:
     return point.mode.startswith("die")
 
 
-def leaves_things(point: Point) -> bool:
-    """Tell whether a process cannot tidy up: it is dead, or its disk lets nothing be removed."""
-    return dies(point) or point.mode == "full"
-
-
 def check_end(stage: Stage, point: Point, code: int) -> Iterator[str]:
     """Check that a process ended as the interface promises for what befell it, and said why."""
     said = stage.texts[f"said-{len(stage.starts)}.txt of process {len(stage.starts)}"]
@@ -363,14 +358,14 @@ def check_end(stage: Stage, point: Point, code: int) -> Iterator[str]:
             yield f"I9: {point}: neither a path nor a hint: {lines[errors[0]]}"
 
 
-def check_files(folder: Path, *, tidy: bool) -> Iterator[str]:
-    """Check that nothing is lost that was there before, and nothing left over but by processes that died."""
+def check_files(folder: Path) -> Iterator[str]:
+    """Check that nothing is lost that was there before, and nothing left over, also by processes that died."""
     texts = [path.read_bytes().decode() for path in folder.glob("results.*")]
     yield from (f"files: {name} of an older run is lost" for name, text in OLDER.items() if text not in texts)
     rejects = folder / "results.rejects.csv"
     if not rejects.exists() or len(rejects.read_text().splitlines()) != 1 + REJECTED:
         yield "files: the rejected rows are not in results.rejects.csv"
-    if tidy and (left := [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]):
+    if left := [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]:
         yield f"files: {left} is left over"
 
 

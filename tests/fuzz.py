@@ -271,7 +271,7 @@ def play_words(data: bytes) -> None:
     user = User(2, "ann@example.edu", name, "Lovelace", ("events",), external_id=external_id)
     text = said.decode(errors="ignore")
     for body in (said, orjson.dumps({"error": text}), orjson.dumps({"error": [text]})):
-        words = quote_words(Response(422, body), user, RULES)
+        words = quote_words(Response(422, body), user.private, RULES)
         assert words
         assert len(words) <= 300
         assert words.isprintable()

@@ -13,6 +13,7 @@ from bulkusers import Report, Secret, Settings, open_source, upload
 from bulkusers.brake import Brake
 from bulkusers.run import Approve
 from bulkusers.sandbox import Sandbox
+from bulkusers.tally import Tally
 
 HEADER: Final = "First Name,Last Name,Email,Products,External ID,Department,Secondary Departments,Role IDs,Status"
 
@@ -54,6 +55,7 @@ async def send_lines(
     brake: Brake | None = None,
     approve: Approve | None = None,
     resume: bool = False,
+    tally: Tally | None = None,
     **settings: Any,  # noqa: ANN401 - any setting
 ) -> Report:
     """Run some lines of CSV against the sandbox; the report lies in the folder."""
@@ -67,6 +69,7 @@ async def send_lines(
             resume=resume,
             brake=brake,
             approve=approve,
+            tally=tally,
         )
 
 

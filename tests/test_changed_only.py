@@ -1,19 +1,23 @@
 """Runs that know all users before their first write: only what changes is sent, and no more than is allowed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import equal_line, line, send_lines, sending, statuses, writes
+from runs import equal_line, line, send_lines, sending, settings_for, statuses, writes
 
 from bulkusers import Existing, Report, read_report
 from bulkusers.brake import Brake
 from bulkusers.errors import CapError, Interrupted
 from bulkusers.forecast import Forecast
-from bulkusers.models import Share
+from bulkusers.models import BREATH, Outcome, Share
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
+from bulkusers.tally import Tally
+from bulkusers.undo import open_done, undo
 
 Behind = Callable[[Forecast], bool]
 
@@ -112,6 +116,51 @@ async def test_who_was_created_behind_its_back_is_read_and_merged(
     assert statuses(report) == {2: "updated", 3: "unchanged"}
     after = sandbox.users["user00200@example.edu"]
     assert (after["x"], after["products"], after["firstName"]) == (1, ["catalog", "scheduling"], "Example")
+
+
+async def test_what_the_api_keeps_itself_may_be_missing_in_its_list(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The time of a change in a user's own record does not make the list another one."""
+    body = sandbox.users["user00001@example.edu"] | {"updatedAt": "now"}
+    sandbox.faults = [Fault(method="GET", path="*/user00001@*", action="wrong_body", body=body)]
+    report = await send_lines(sandbox, tmp_path, line(1), changed_only=True)
+    assert statuses(report) == {2: "updated"}
+
+
+@contextmanager
+def watching(tally: Tally) -> Iterator[list[int]]:
+    """Note how many rows are done whenever the loop has time for anybody else."""
+    seen: list[int] = []
+
+    def note() -> None:
+        seen.append(tally.done)
+        again.append(asyncio.get_running_loop().call_soon(note))
+
+    again: list[asyncio.Handle] = []
+    note()
+    yield seen
+    again[-1].cancel()
+    note()
+    again[-1].cancel()
+
+
+async def test_rows_without_a_request_leave_time_for_others(tmp_path: Path) -> None:
+    """After a hundred of them a signal is heeded, be they found equal or done already."""
+    brake = Brake()
+
+    class Stopping(Tally):
+        def __call__(self, outcome: Outcome) -> None:
+            super().__call__(outcome)
+            if self.done == 1000:
+                brake.pull(Interrupted("SIGTERM", 15))
+
+    rows = [*(equal_line(number) for number in range(1, 1001)), line(2000)]
+    async with serve(Sandbox(users=1000)) as sandbox:
+        for first, tally in ((True, Stopping(1001)), (False, Tally(1001))):
+            more = {"brake": brake} if first else {"resume": True}
+            with watching(tally) as seen:
+                report = await send_lines(sandbox, tmp_path, *rows, changed_only=True, tally=tally, **more)
+            assert (report.counts["unchanged"], report.counts["created"]) == (1000, 0 if first else 1)
+            assert max(after - before for before, after in pairwise(seen)) <= BREATH
 
 
 async def test_who_was_deleted_behind_its_back_is_created_anew(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -297,4 +346,26 @@ async def test_losses_are_told_once_and_only_where_they_happened(
     report = await send_lines(sandbox, tmp_path, *rows, existing=Existing.OVERWRITE)
     assert statuses(report) == {2: "updated", 3: "rejected", 4: "updated"}
     (warning,) = report.warnings
-    assert (warning["code"], warning["count"], sorted(warning["rows"])) == ("values-lost", 2, [2, 4])
+    assert (warning["code"], warning["count"], warning["rows"]) == ("values-lost", 2, [2, 4])
+    assert [row.get("loses") for row in report.rows()] == [True, None, True]
+
+
+async def test_a_resumed_run_tells_the_losses_of_both_its_parts(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What a row lost is written down with its outcome."""
+    sandbox.switches = Switches(latency=0.01)
+    rows = [line(number, roles="") for number in range(1, 41)]
+    brake = Brake()
+    asyncio.get_running_loop().call_later(0.3, brake.pull, Interrupted("SIGTERM", 15))
+    how: dict[str, Any] = {"existing": Existing.OVERWRITE, "concurrency": 2}
+    first = await send_lines(sandbox, tmp_path, *rows, brake=brake, **how)
+    assert 0 < first.warnings[0]["count"] == first.counts["updated"] < 40
+    last = await send_lines(sandbox, tmp_path, *rows, resume=True, **how)
+    assert (last.warnings[0]["count"], last.warnings[0]["rows"]) == (40, [2, 3, 4, 5, 6])
+
+
+async def test_an_undo_loses_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+    """It takes away what was put there, and warns of nothing."""
+    await send_lines(sandbox, tmp_path, line(1), line(2))
+    with open_done(tmp_path / "results.json") as done:
+        report = await undo(done, settings_for(sandbox), report=tmp_path / "undo.json")
+    assert (report.counts["updated"], report.warnings) == (2, [])

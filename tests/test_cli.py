@@ -241,6 +241,7 @@ def test_a_token_without_a_target_is_not_sent_to_a_rehearsal(call: Call, folder:
         (["run", "users.csv", "--env", "moon"], 2, "moon"),
         (["run", "users.csv", "--concurrency", "0"], 2, "concurrency"),
         (["run", "missing.csv"], 3, "missing.csv"),
+        (["run", "missing.csv"], 3, "→ is the name right? `bulkusers template` gives a file to start from"),
         (["run", "."], 3, "cannot read"),
         (["run", "users.csv", "--env", "staging"], 4, "no school"),
         (["run", "users.csv", "--env", "staging", "--school", "A B"], 4, "A B"),
@@ -252,6 +253,7 @@ def test_a_token_without_a_target_is_not_sent_to_a_rehearsal(call: Call, folder:
         (["run", "users.csv", "--delimiter", "x"], 3, "delimiter"),
         (["run", "users.csv", "--encoding", "klingon"], 3, "klingon"),
         (["report", "missing.json"], 3, "missing.json"),
+        (["report", "missing.json"], 3, "→ bulkusers run writes one"),
         (["check", "missing.csv"], 3, "missing.csv"),
         (["login"], 4, "--env"),
         (["login", "--env", "staging", "--school", "s"], 4, "--email"),
@@ -266,6 +268,16 @@ def test_every_refusal_names_its_cause(call: Call, folder: Path, arguments: list
     assert (called.code, called.out) == (code, "")
     assert words in called.err
     assert "Traceback" not in called.err
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [("run", "USERS.csv"), ("report", "RESULTS.json..."), ("undo", "RESULTS.json"), ("export", "")],
+)
+def test_usage_names_what_a_command_wants(call: Call, command: str, wanted: str) -> None:
+    """In the words of its help."""
+    usage = call(command, "--help").out.splitlines()[0]
+    assert usage.partition(f" {command} [OPTIONS]")[2].strip() == wanted
 
 
 def test_quiet_is_silent_when_all_is_well_and_not_otherwise(call: Call, folder: Path) -> None:

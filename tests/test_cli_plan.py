@@ -87,6 +87,23 @@ def test_details_say_old_and_new(call: Call) -> None:
     assert "would lose values that stand in their records" in out
 
 
+def test_a_plan_that_could_not_be_made_says_how_to_make_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to mend, who looks closer, and the command once more."""
+    code, _, err = call("plan", "users.csv", "--school", "another", "--existing", "skip")
+    assert code == 4
+    assert err.splitlines()[-2:] == [
+        "  → bulkusers doctor looks closer",
+        "  → then: bulkusers plan users.csv --school another --existing skip",
+    ]
+    monkeypatch.setenv("BULKUSERS_TOKEN", "dead")
+    monkeypatch.delenv("BULKUSERS_PASSWORD")
+    code, _, err = call("plan", "users.csv")
+    assert code == 4
+    assert "get a new one with: bulkusers login" in err
+    assert err.splitlines()[-1] == "  → then: bulkusers plan users.csv"
+    assert "doctor" not in err
+
+
 def test_programs_get_json_and_an_exit_code(call: Call) -> None:
     """The same counts as a report; 9 where a run would change something, and 0 once it did."""
     code, out, _ = call("plan", "users.csv", "--json", "--detailed-exitcode", "--notify")

@@ -24,7 +24,7 @@ from bulkusers.brake import Brake
 from bulkusers.cli.app import main
 from bulkusers.doctor import CHECKS, examine
 from bulkusers.errors import Interrupted
-from bulkusers.findings import Finding, Level, find_ids, judge_token, toml_lines
+from bulkusers.findings import Finding, Level, judge_token, toml_lines
 from bulkusers.profile import Profile, load_profile
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 
@@ -268,6 +268,17 @@ async def test_an_account_without_the_permission_is_told(look: Look, sandbox: Sa
     assert worst(findings, "token").level is OK
 
 
+@pytest.mark.parametrize("name", ["roles", "departments"])
+async def test_a_permission_that_nothing_depends_on_is_told_as_that(look: Look, sandbox: Sandbox, name: str) -> None:
+    """A 401 to roles or departments alone says nothing of the token, nor of the users."""
+    sandbox.faults = [Fault(path=f"*{name}", action="status", status=401)]
+    findings = await look()
+    assert problems(findings) == []
+    assert {check for check in CHECKS if worst(findings, check).level is WARNING} == {name}
+    assert "cannot be read (401)" in worst(findings, name).message
+    assert "lacks the permission" in worst(findings, name).hint
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -398,7 +409,7 @@ async def test_a_password_buys_one_token(look: Look, sandbox: Sandbox) -> None:
 
 async def test_a_token_that_dies_at_once_is_not_replaced(look: Look, sandbox: Sandbox) -> None:
     """Never more than one login: the next would only kill another token."""
-    sandbox.faults = [Fault(method="GET", path="*/departments", nth=2, action="status", status=401)]
+    sandbox.faults = [Fault(method="GET", path="*/users", action="kill_token")]
     findings = await look(token=Secret(), email=sandbox.email, password=Secret(sandbox.password))
     assert problems(findings) == ["token"]
     assert [entry.method for entry in sandbox.ledger].count("POST") == 1
@@ -613,28 +624,6 @@ async def test_a_school_without_users_has_nothing_to_look_at(look: Look, sandbox
     assert "because there are no users" in worst(findings, "fields").message
 
 
-@pytest.mark.parametrize(
-    ("said", "ids"),
-    [
-        ({"roles": {"r1": {"id": "r1"}, "r2": {"name": "x"}}}, {"r1", "r2"}),
-        ({"r1": {"id": "r1"}}, {"r1"}),
-        ({"0100": {"_id": "x1", "id": "0100", "chair": []}}, {"0100", "x1"}),
-        ([{"id": "r1"}, {"_id": "r2"}, {"name": "x"}], {"r1", "r2"}),
-        ({"data": [{"id": "r1"}], "totalCount": 1}, {"r1"}),
-        ({"roles": {}}, set()),
-        ({}, set()),
-        ([], set()),
-        (["r1"], None),
-        ("r1", None),
-        ({"error": "no"}, None),
-        (None, None),
-    ],
-)
-def test_ids_are_found_in_every_shape(said: object, ids: set[str] | None) -> None:
-    """Of roles and departments; what is no list of records is not taken for an empty one."""
-    assert find_ids(said) == ids
-
-
 # the command
 
 
@@ -775,7 +764,7 @@ async def test_a_brake_ends_a_look(sandbox: Sandbox) -> None:
     token = Secret(sandbox.new_token())
     with pytest.raises(Interrupted):
         await examine(Settings(base_url=sandbox.url, school=sandbox.school, token=token), brake, tell)
-    assert [finding.check for finding in findings] == ["reach", "token"]
+    assert [finding.check for finding in findings] == ["reach", "token", "school", "users"]
 
 
 async def test_a_signal_ends_a_look_at_once(sandbox: Sandbox) -> None:

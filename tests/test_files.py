@@ -1,6 +1,7 @@
 """Files that only their owner can read, and that are either whole or not there."""
 
 import errno
+import fcntl
 import io
 import os
 import random
@@ -151,13 +152,50 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
         put(tmp_path / "none" / "results.json", b"")
 
 
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
-    """Process numbers come round; a leftover of the same one is overwritten."""
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    """Also that of one of our own number; what another process is writing, or another file's, is not."""
+    path = tmp_path / "results[1].json"
+    for name in (str(os.getpid()), "1", "99999999"):
+        (tmp_path / f".results[1].json.{name}.tmp").write_bytes(b"half")
+    other = tmp_path / ".results1.json.1.tmp"
+    other.write_bytes(b"half")
+    os.mkfifo(tmp_path / ".results[1].json.pipe.tmp")
+    with (tmp_path / ".results[1].json.2.tmp").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        put(path, b"whole")
+        assert path.read_bytes() == b"whole"
+        assert {file.name for file in tmp_path.iterdir()} == {
+            path.name, other.name, ".results[1].json.2.tmp", ".results[1].json.pipe.tmp",
+        }  # fmt: skip
+
+
+def test_two_processes_do_not_take_each_others_for_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is last has written the file, and both have written a whole one."""
     path = tmp_path / "results.json"
-    (tmp_path / f".results.json.{os.getpid()}.tmp").write_bytes(b"half")
-    put(path, b"whole")
-    assert path.read_bytes() == b"whole"
+    with replacing(path) as one:
+        one.write(b"one")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            put(path, b"two")
+        assert path.read_bytes() == b"two"
+    assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_name_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder is made to; where the disk does not take that, it is told, and nothing stays open."""
+    path, synced = tmp_path / "results.json.journal", list[str]()
+    true = os.fsync
+
+    def note(descriptor: int) -> None:
+        true(descriptor)
+        synced.extend(os.listdir(descriptor))
+
+    monkeypatch.setattr(os, "fsync", note)
+    Appendix.create(path).close()
+    assert synced == [path.name]
+    with full_at_the_last_moment(), pytest.raises(StorageError, match=r"cannot write .*more: No space left"):
+        Appendix.create(tmp_path / "more")
 
 
 def test_nothing_is_moved_where_nothing_is(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a run would do, seen before it: against a real sandbox, which is asked for nothing but reads."""
 
+import asyncio
 from collections.abc import AsyncIterator, Generator
 from copy import deepcopy
 from pathlib import Path
@@ -7,13 +8,13 @@ from pathlib import Path
 import pytest
 from runs import HEADER, equal_line, line, send_lines, settings_for, statuses, writes
 
-from bulkusers import Existing, Lists, open_source
+from bulkusers import Existing, Lists, Secret, open_source
 from bulkusers.api import open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.directory import Stranger
 from bulkusers.models import Request, Response
 from bulkusers.plan import plan
-from bulkusers.sandbox import Sandbox, Switches, serve
+from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 
 ROWS = [line(1), line(2, first="Renamed"), equal_line(3), line(201), line(202), line(300, first="")]
 
@@ -79,3 +80,20 @@ async def test_ids_that_the_school_does_not_have_are_named(sandbox: Sandbox, tmp
         Stranger("role", "Example Scheduler", inactive=False, suggestion="example-scheduler", count=1, rows=[2]),
         Stranger("role", "example-viewr", inactive=False, suggestion="example-viewer", count=2, rows=[3, 4]),
     ]
+
+
+@pytest.mark.parametrize("with_password", [True, False])
+async def test_a_permission_that_nothing_depends_on_is_no_hindrance(
+    sandbox: Sandbox, tmp_path: Path, with_password: bool
+) -> None:
+    """An account that may not read roles is answered 401: no login is spent on that, and all else is planned."""
+    sandbox.faults = [Fault(path="*roles*", action="status", status=401)]
+    account = {"email": sandbox.email, "password": Secret(sandbox.password)} if with_password else {}
+    rows = [line(1), line(201, roles="example-viewr", department="9999")]
+    with open_source(write(tmp_path, *rows)) as source:
+        async with asyncio.timeout(20):
+            made = await plan(source, settings_for(sandbox, **account))
+        with made:
+            assert {foreseen.outcome.status for foreseen in made.rows()} == {"updated", "created"}
+    assert [(stranger.kind, stranger.id) for stranger in made.strangers] == [("department", "9999")]
+    assert writes(sandbox) == []

@@ -234,6 +234,13 @@ def test_a_name_of_two_words_is_not_repeated_however_they_are_parted(words: str)
     assert outcome.message == "<...> <...> is unknown"
 
 
+def test_a_former_name_is_not_repeated() -> None:
+    """What the record holds is as private as what the row says."""
+    words = "cannot rename Byron (7) to Lovelace"
+    outcome, _ = play(answer(409), answer(200, THERE | {"externalId": "7"}), answer(422, {"error": words}))
+    assert outcome.message == "cannot rename <...> (<...>) to <...>"
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 404, 405, 418, 429])
 def test_any_other_refusal_is_a_failure_and_changes_nothing(status: int) -> None:
     """What says clearly that nothing was done is no fault of the data."""

@@ -6,6 +6,7 @@ import os
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from runs import HEADER, line, send_lines, statuses, writes
 from bulkusers import Existing, Lists, Report, Secret, Settings, Status, open_source, read_report, upload
 from bulkusers.brake import Brake
 from bulkusers.client import Client
-from bulkusers.errors import AccessError, Interrupted, StorageError, TransportError
+from bulkusers.errors import AccessError, BulkUsersError, Interrupted, SourceError, StorageError, TransportError
+from bulkusers.journal import read_progress
 from bulkusers.models import Outcome, Request, Response, User
 from bulkusers.profile import load_profile
 from bulkusers.protocol import place
 from bulkusers.report import write_report
 from bulkusers.rules import Rules
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
+from bulkusers.source import Source
 from bulkusers.workers import Work, upload_users
 
 Send = Callable[..., Awaitable[Report]]
@@ -217,6 +220,32 @@ async def test_the_file_is_read_no_faster_than_users_are_sent() -> None:
     assert max(ahead) <= 5 + 5 * 2 + 1
 
 
+@pytest.mark.parametrize("kind", [SourceError, StorageError])
+async def test_a_file_that_breaks_while_it_is_sent_ends_the_run_as_a_full_disk_does(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BulkUsersError]
+) -> None:
+    """What is under way is finished and in the journal, nothing more is sent, and no report says that it is all."""
+    sandbox.faults = [Fault(method="POST", action="delay", seconds=0.3, nth=2)]
+    true = Source.users
+
+    def break_off(source: Source) -> Iterator[User | Outcome]:
+        yield from islice(true(source), 8)
+        raise kind("cannot read users.csv: Input/output error")
+
+    rows = [line(number) for number in range(100, 110)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "users", break_off)
+        with pytest.raises(StorageError, match="Input/output error") as caught:
+            await send_lines(sandbox, tmp_path, *rows, concurrency=3)
+    assert (caught.value.exit_code, "--resume" in caught.value.hint) == (12, True)
+    assert not (tmp_path / "results.json").exists()
+    progress = read_progress(tmp_path / "results.json.journal")
+    assert 1 < progress["created"] == len(writes(sandbox)) == 8 - progress["unprocessed"]
+    report = await send_lines(sandbox, tmp_path, *rows, resume=True)
+    assert (report.exit_code, report.counts["created"]) == (0, 10)
+    assert len(writes(sandbox)) == 10
+
+
 async def test_logging_in_with_a_password(send: Send, sandbox: Sandbox) -> None:
     """Without a token the run gets one first, with one request more."""
     report = await send(line(3), token=Secret(), email=sandbox.email, password=Secret(sandbox.password))
@@ -331,14 +360,25 @@ async def test_one_hiccup_at_the_login_is_no_end(send: Send, sandbox: Sandbox, m
     assert report.exit_code == 0
 
 
-async def test_the_apis_words_never_hold_the_token(send: Send, sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "status", "words"),
+    [
+        ("POST", 413, "session *** is over"),
+        ("POST", 302, "session *** is over"),  # what sends us elsewhere is a refusal, too
+        ("GET", 206, "the API answered 206"),  # the words of a success are not repeated
+    ],
+)
+async def test_the_apis_words_never_hold_the_token(
+    send: Send, sandbox: Sandbox, tmp_path: Path, method: str, status: int, words: str
+) -> None:
     """An API that repeats it must not make us tell it."""
     token = sandbox.new_token()
-    sandbox.faults = [Fault(action="status", method="POST", status=413, body={"error": f"session {token} is over"})]
-    await send(line(100), token=Secret(token))
+    body = {"error": f"session {token} is over"}
+    sandbox.faults = [Fault(action="status", method=method, path="*/users*", status=status, body=body)]
+    await send(line(1), token=Secret(token))
     for path in tmp_path.glob("results*"):
         assert token not in path.read_text()
-    assert "session *** is over" in (tmp_path / "results.json").read_text()
+    assert words in (tmp_path / "results.json").read_text()
 
 
 async def test_an_outage_in_the_middle_is_waited_for(

@@ -11,7 +11,8 @@ from conftest import RunAtOnce
 
 from bulkusers.cli.options import LogFormat
 from bulkusers.cli.screen import Screen, describe, note_facts, write
-from bulkusers.source import Facts, Notice
+from bulkusers.models import Notice
+from bulkusers.source import Facts
 from bulkusers.tally import Tally
 
 MakeTally = Callable[..., Tally]
@@ -95,7 +96,7 @@ def test_log_lines_are_json_each(capsys: pytest.CaptureFixture[str], make_tally:
     screen.note('a "note"\nof two lines')
     screen.detail("José")
     screen.warn("u\udcff.csv")
-    screen.fail("fail", "hint")
+    screen.fail("fail", "hint", "another")
     screen.result(["for people"], 5, counts=make_tally(2, created=2).counts, report="results.json")
     told = capsys.readouterr()
     lines = [json.loads(line) for line in told.err.splitlines()]
@@ -106,7 +107,7 @@ def test_log_lines_are_json_each(capsys: pytest.CaptureFixture[str], make_tally:
         ("error", "fail"),
         ("error", "finished"),
     ]
-    assert lines[3]["hint"] == "hint"
+    assert lines[3]["hint"] == "hint; another"
     assert all(line["time"].endswith("+00:00") for line in lines)
     assert (lines[-1]["exit_code"], lines[-1]["counts"]["created"]) == (5, 2)
     assert told.out == ""
@@ -220,7 +221,7 @@ def test_progress_of_a_million_rows_fits_a_screen(make_tally: MakeTally, share: 
 
 def test_what_the_first_reading_found_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Unused columns once, and each notice with the first of its rows."""
-    notices = (Notice("a", "names in capitals", 9, (2, 3)), Notice("b", "blank rows", 1, (7,)))
+    notices = (Notice("a", "names in capitals", 9, [2, 3]), Notice("b", "blank rows", 1, [7]))
     facts = Facts("users.csv", "", 9, "utf-8", ",", (), ("Shoe Size", "Notes"), 0, notices)
     note_facts(facts, Screen())
     assert capsys.readouterr().err.splitlines() == [

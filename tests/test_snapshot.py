@@ -1,18 +1,20 @@
 """All users are read whole, or the reading is refused: through real sockets, whatever the API does to its list."""
 
 import asyncio
+import itertools
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from conftest import file_size_limit
+from conftest import MakeRules, MakeUser, file_size_limit
 from runs import line, send_lines, settings_for, statuses, writes
 
 from bulkusers import Existing, Secret, Status
-from bulkusers.api import open_for_reading
+from bulkusers.api import open_api, open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.errors import (
     AccessError,
@@ -23,7 +25,8 @@ from bulkusers.errors import (
     StorageError,
     TransportError,
 )
-from bulkusers.models import Json
+from bulkusers.forecast import make_forecast
+from bulkusers.models import Json, Request, Response
 from bulkusers.sandbox import Fault, Sandbox, Switches, serve
 from bulkusers.settings import make_rules
 from bulkusers.snapshot import Snapshot, take_snapshot
@@ -108,14 +111,14 @@ async def test_a_list_with_a_count_is_never_believed_short(
 
 
 @pytest.mark.parametrize("shape", ["map", "list"])
-@pytest.mark.parametrize("number", [20, 25])
+@pytest.mark.parametrize("numbers", [(20, 90), (25, 90), (90, 91, 25)])
 async def test_a_list_without_a_count_is_refused_where_a_sample_shows_that_it_is_short(
-    sandbox: Sandbox, tmp_path: Path, shape: str, number: int
+    sandbox: Sandbox, tmp_path: Path, shape: str, numbers: tuple[int, ...]
 ) -> None:
-    """A user who would be created is there when asked for alone: nothing is sent."""
+    """The first or the last user who would be created is there when asked for alone: nothing is sent."""
     sandbox.switches = Switches(list_shape=shape, cut_list=10)
     with pytest.raises(ShapeError, match="not whole"):
-        await send_lines(sandbox, tmp_path, line(3), line(number), line(90), changed_only=True)
+        await send_lines(sandbox, tmp_path, line(3), *map(line, numbers), changed_only=True)
     assert writes(sandbox) == []
     assert not (tmp_path / "results.json").exists()
 
@@ -152,21 +155,48 @@ async def test_a_list_that_lags_is_as_old_as_its_samples(sandbox: Sandbox, tmp_p
     assert report.exit_code in {0, 5}
 
 
+@pytest.mark.parametrize("page_size", [0, 10])
 @pytest.mark.parametrize("shape", ["map", "list", "data"])
-async def test_a_user_in_two_spellings_is_one(take: Take, sandbox: Sandbox, shape: str) -> None:
-    """The first is kept; where a count says that there should be more, nobody knows which, and it is refused."""
+async def test_a_user_in_two_spellings_is_refused(take: Take, sandbox: Sandbox, shape: str, page_size: int) -> None:
+    """Nobody knows which of them a row means, be they on one page or on two."""
     sandbox.users["USER00001@example.edu"] = sandbox.users["user00001@example.edu"] | {
         "email": "USER00001@example.edu",
         "firstName": "Another",
     }
-    sandbox.switches = Switches(list_shape=shape)
-    if shape == "data":
-        with pytest.raises(ShapeError):
-            await take()
-        return
-    records = await take()
-    assert len(records) == USERS
-    assert records["user00001@example.edu"]["firstName"] == "Example"
+    sandbox.switches = Switches(list_shape=shape, page_size=page_size)
+    with pytest.raises(ShapeError, match=f"record {USERS + 1} of its list"):
+        await take()
+
+
+async def test_a_user_who_is_listed_twice_is_refused(take: Take, sandbox: Sandbox) -> None:
+    """On one page; on two, the list may have moved between them."""
+    first, second, *_ = sandbox.users.values()
+    sandbox.faults = [Fault(method="GET", path=LIST, action="wrong_body", body=[first, second, first])]
+    with pytest.raises(ShapeError, match="a user twice"):
+        await take()
+    pages = [[first, second], [second, sandbox.users["user00009@example.edu"]], []]
+    sandbox.faults = [
+        Fault(method="GET", path=LIST, action="wrong_body", body=body, nth=number)
+        for number, body in enumerate(pages, 1)
+    ]
+    assert list(await take()) == ["user00001@example.edu", "user00002@example.edu", "user00009@example.edu"]
+
+
+@pytest.mark.parametrize("page_size", [0, 10])
+async def test_a_page_that_is_not_there_is_the_end_of_a_list_without_a_count(
+    take: Take, sandbox: Sandbox, page_size: int
+) -> None:
+    """An API may answer 404 instead of an empty page; where it has counted more users, they are missed."""
+    pages = 3 if page_size else 1
+    fault = Fault(method="GET", path=LIST, action="status", status=404, nth=pages + 1)
+    sandbox.switches = Switches(list_shape="list", page_size=page_size)
+    sandbox.faults = [fault]
+    assert await take() == sandbox.users
+    assert lists(sandbox) == pages + 1
+    sandbox.switches = Switches(list_shape="data", page_size=10)
+    sandbox.faults = [replace(fault, nth=3)]
+    with pytest.raises(ShapeError, match="25 users, and lists 20"):
+        await take()
 
 
 @pytest.mark.parametrize("action", ["reset_before", "reset_after", "cut_body", "garbage"])
@@ -353,13 +383,46 @@ async def test_a_record_that_could_not_be_sent_back_is_its_own_trouble(sandbox: 
     assert statuses(report) == {2: Status.FAILED, 3: Status.UPDATED}
 
 
+async def test_a_stopped_run_does_not_wait_for_a_long_reading(sandbox: Sandbox) -> None:
+    """Whatever is worked on lets others run, and is given up where the run stops."""
+    brake = Brake()
+    asyncio.get_running_loop().call_later(0.02, brake.pull, Interrupted("SIGTERM", 15))
+
+    def work() -> Generator[None, Response, None]:
+        for _ in range(1_000_000):
+            yield None
+
+    async with open_api(settings_for(sandbox), brake) as api:
+        with pytest.raises(TransportError, match="stopping"):
+            await api.read(work())
+
+
+def test_a_long_list_is_read_a_hundred_users_at_a_time(make_rules: MakeRules, make_user: MakeUser) -> None:
+    """Others have their turn between, also while it is foreseen what becomes of them."""
+    rules = make_rules()
+    reading = take_snapshot(rules)
+    request = next(reading)
+    assert isinstance(request, Request)
+    assert request.into is not None
+    request.into.write(orjson.dumps({str(n): {"email": f"user{n}@example.edu"} for n in range(1000)}))
+    assert [reading.send(Response(200)), *itertools.islice(reading, 9)] == [None] * 10
+    with pytest.raises(StopIteration) as end:
+        next(reading)
+    with end.value.value as snapshot:
+        rows = [make_user(row) for row in range(1000)]
+        assert list(make_forecast(rows, 1000, rules, snapshot)) == [None] * 10
+
+
 def test_a_snapshot_is_small() -> None:
     """A thousand users of a kilobyte take some hundred bytes of memory each."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Snapshot() as snapshot:
         for number in range(20_000):
             assert snapshot.add(f"user{number}@example.edu", f'{{"n": {number}, "notes": "{"x" * 1000}"}}')
-        assert not snapshot.add("USER7@example.edu ", "{}")
+        snapshot.begin_page()
+        assert not snapshot.add("user7@example.edu", "{}")
+        with pytest.raises(ShapeError, match="only in how they are written"):
+            snapshot.add("USER7@example.edu ", "{}")
         snapshot.flush()
         assert snapshot.find("User19999@example.edu") == {"n": 19_999, "notes": "x" * 1000}
         assert snapshot.find("nobody@example.edu") is None

@@ -22,8 +22,8 @@ from bulkusers import duplicates
 from bulkusers.cells import Fault, Rules, Values
 from bulkusers.columns import BLANKS, clean
 from bulkusers.errors import SourceError
-from bulkusers.models import Outcome, Status, User
-from bulkusers.source import Notice, open_source
+from bulkusers.models import Notice, Outcome, Status, User
+from bulkusers.source import open_source
 
 PRODUCTS = ("scheduling", "events")
 HEAD = "First Name,Last Name,Email,Products"
@@ -80,9 +80,9 @@ def test_notices_count_rows_and_name_the_first_few(make_file: MakeFile) -> None:
     path = make_file(FULL, *rows, 'A,B,nobody,events,,"X, Y",,"r1,r2",', "A,B,last@b.edu,events,,X,,r1,")
     with open_source(path, products=PRODUCTS) as source:
         comma, roles = source.facts.notices
-    assert comma == Notice("department-comma", comma.message, 7, (2, 3, 4, 5, 6))
+    assert comma == Notice("department-comma", comma.message, 7, [2, 3, 4, 5, 6])
     assert roles == Notice(
-        "several-roles", "the vendor advises against more than one prebuilt role", 7, (2, 3, 4, 5, 6)
+        "several-roles", "the vendor advises against more than one prebuilt role", 7, [2, 3, 4, 5, 6]
     )
 
 

@@ -1,5 +1,6 @@
 """What is counted while a run goes on, and the exit code that follows from it."""
 
+import io
 import random
 from collections.abc import Callable
 
@@ -17,8 +18,8 @@ from bulkusers.errors import (
     TimeUpError,
     TransportError,
 )
-from bulkusers.models import Request, Response, Status
-from bulkusers.tally import MOST_PROBLEMS, SHOWN_ROWS, Meter, Tally, exit_code, metered
+from bulkusers.models import SHOWN_ROWS, Request, Response, Status
+from bulkusers.tally import MOST_PROBLEMS, Meter, Tally, exit_code, metered
 
 Count = Callable[..., dict[str, int]]
 
@@ -107,6 +108,15 @@ def test_sentences_that_differ_in_numbers_are_one_problem(make_outcome: MakeOutc
     assert problem.rows == list(range(2, 2 + SHOWN_ROWS))
 
 
+def test_the_first_rows_are_named_in_whatever_order_they_come(make_outcome: MakeOutcome) -> None:
+    """Answers come in any order; a problem and a loss name the first rows of the file, in its order."""
+    tally = Tally(30)
+    for row in (9, 30, 4, 8, 2, 31, 7, 3):
+        tally(make_outcome(row, Status.FAILED, "no-answer", loses=row > 4))
+    assert [problem.rows for problem in tally.problems()] == [[2, 3, 4, 7, 8]]
+    assert (tally.losses.count, tally.losses.rows) == (5, [7, 8, 9, 30, 31])
+
+
 def test_problems_that_differ_in_words_code_or_status_are_several(make_outcome: MakeOutcome) -> None:
     """Each is mended in its own way."""
     tally = Tally(4)
@@ -189,3 +199,16 @@ async def test_requests_and_their_answers_are_counted() -> None:
     assert (said["requests"], said["lost"], said["throttled"]) == (5, 1, 1)
     assert list(said["by_status"].items()) == [("200", 1), ("201", 2), ("429", 1)]
     assert said["requests_per_second"] == 2.5
+
+
+async def test_a_list_is_counted_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long all users take tells nothing of how late a write may be."""
+    meter = Meter()
+    clock = iter([0.0, 6.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+
+    async def answer(_: Request) -> Response:
+        return Response(200)
+
+    await metered(answer, meter)(Request("GET", "/", into=io.BytesIO()))
+    assert (meter.requests, meter.by_status, meter.longest) == (1, {200: 1}, 0.0)

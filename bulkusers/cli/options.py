@@ -163,7 +163,11 @@ MaxDuration = Annotated[
     option("--max-duration", metavar="D", parser=parse_duration, text="Stop after 90s, 15m, 2h, 1h30m; resumable."),
 ]
 ChangedOnly = Annotated[
-    bool, option("--changed-only", text="Read all users first, and send nothing for rows that change nothing.")
+    bool,
+    option(
+        "--changed-only",
+        text="Read all users first, and send nothing for rows that change nothing; undo goes back to that list.",
+    ),
 ]
 DryRun = Annotated[
     bool, option("--dry-run", "-n", text="Show what would happen, as plan does; send nothing but reads.")

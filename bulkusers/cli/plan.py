@@ -167,9 +167,9 @@ def _list_changes(made: "Plan") -> Iterator[str]:
         return
     yield ""
     yield "Changes:"
-    if forecast.losing:
-        rows = _some(forecast.losing_rows, forecast.losing)
-        yield f"  {forecast.losing:>9,} would lose values that stand in their records (rows {rows})"
+    if losses := forecast.tally.losses.count:
+        rows = _some(forecast.tally.losses.rows, losses)
+        yield f"  {losses:>9,} would lose values that stand in their records (rows {rows})"
     yield from _first(lines)
 
 
@@ -240,7 +240,7 @@ def _json(made: "Plan", code: int) -> Iterator[str]:
         "fields": forecast.fields,
         "gains": [{"field": field, "value": value, "users": n} for (field, value), n in forecast.gains.most_common()],
         "losses": [{"field": field, "value": value, "users": n} for (field, value), n in forecast.losses.most_common()],
-        "losing": {"count": forecast.losing, "rows": forecast.losing_rows},
+        "losing": {"count": forecast.tally.losses.count, "rows": forecast.tally.losses.rows},
         "unknown_ids": made.strangers,
         "problems": forecast.tally.problems(),
     }

@@ -133,10 +133,11 @@ async def _send(order: Order, aim: Aim, more: dict[str, Any], screen: Screen) ->
 
 def _approve_losses(forecast: "Forecast", *, screen: Screen) -> bool:
     """Ask whether so many users may lose what the file leaves blank; a few need no question."""
-    if forecast.losing <= FEW:
+    losses = forecast.tally.losses
+    if losses.count <= FEW:
         return True
-    rows = ", ".join(map(str, forecast.losing_rows))
-    screen.note(f"{forecast.losing:,} users would lose values that the file leaves blank (rows {rows}, …).")
+    rows = ", ".join(map(str, losses.rows))
+    screen.note(f"{losses.count:,} users would lose values that the file leaves blank (rows {rows}, …).")
     return screen.confirm("Overwrite them?")
 
 

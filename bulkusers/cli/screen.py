@@ -84,9 +84,14 @@ class Screen:
         """Say something that may be a mistake, even where it is quiet."""
         self._log("warning", message)
 
-    def fail(self, message: str, hint: str = "") -> None:
+    def fail(self, message: str, *hints: str) -> None:
         """Say why a command ends, and what to do next."""
-        self._log("error", message, **({"hint": hint} if hint else {}))
+        if self._json:
+            self._log("error", message, **({"hint": "; ".join(hints)} if hints else {}))
+            return
+        self._log("error", message)
+        for hint in hints:
+            write(sys.stderr, f"  → {hint}")
 
     def _log(self, level: str, message: str, **more: object) -> None:
         if self._json:
@@ -96,8 +101,6 @@ class Screen:
         else:
             words = {"warning": "warning: ", "error": "error: "}
             write(sys.stderr, words.get(level, "") + message)
-            if "hint" in more:
-                write(sys.stderr, f"  → {more['hint']}")
 
     def show(self, outcome: Outcome, code: int) -> None:
         """Write what is wrong with one row, as a part of the result."""

@@ -7,8 +7,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bulkusers.models import Status
-from bulkusers.report import VALUES_LOST, Report
-from bulkusers.tally import IN_TROUBLE, Problem
+from bulkusers.report import Report
+from bulkusers.tally import IN_TROUBLE, VALUES_LOST, Problem
 
 WIDTH: Final = 80
 MOST_SHOWN: Final = 6  # kinds of problem on a screen
