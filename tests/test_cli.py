@@ -234,6 +234,62 @@ def test_a_token_without_a_target_is_not_sent_to_a_rehearsal(call: Call, folder:
     assert "--env staging" in called.err
 
 
+@pytest.mark.parametrize("name", ["SCHOOL", "EMAIL", "PASSWORD", "TOKEN"])
+def test_half_a_configuration_is_no_rehearsal(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whoever names a school or an account means a real place."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    monkeypatch.setenv(f"BULKUSERS_{name}", "something")
+    called = call("run", "users.csv")
+    assert called.code == 4
+    assert "nothing says where to send" in called.err
+    assert not (folder / "results.json").exists()
+
+
+def test_a_quiet_rehearsal_has_to_be_asked_for(call: Call, folder: Path) -> None:
+    """A nightly job that lost its environment would seem to have worked."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    called = call("run", "users.csv", "--quiet")
+    assert (called.code, "nothing is configured" in called.err) == (4, True)
+    assert call("run", "users.csv", "--quiet", "--env", "sandbox").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "place"),
+    [
+        ("--env sandbox", {"BASE_URL": "http://127.0.0.1:1"}, "sandbox inside this program (from an option)"),
+        ("--env staging", {"BASE_URL": "http://127.0.0.1:1"}, "staging, https://staging.coursedog.com/api/v1 (from an"),
+        ("--base-url http://127.0.0.1:1", {"ENV": "sandbox"}, "custom, http://127.0.0.1:1 (from an option)"),
+        ("", {"BASE_URL": "http://127.0.0.1:1"}, "custom, http://127.0.0.1:1 (from the environment)"),
+        ("", {}, "sandbox inside this program (from coursedog.properties)"),
+    ],
+)
+def test_where_to_send_is_what_was_said_nearest(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, options: str, variables: dict[str, str], place: str
+) -> None:
+    """An option goes before the environment also where one names an environment and the other a URL."""
+    (folder / "coursedog.properties").write_text("env = sandbox\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(f"BULKUSERS_{name}", value)
+    assert f"environment: {place}" in call("doctor", *options.split()).out
+
+
+@pytest.mark.parametrize("where", ["options", "environment"])
+def test_two_places_said_alike_are_wrong_usage(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Nobody can know which is meant."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    said = {"--env": "sandbox", "--base-url": "http://127.0.0.1:1"}
+    options = [word for pair in said.items() for word in pair] if where == "options" else []
+    if not options:
+        monkeypatch.setenv("BULKUSERS_ENV", said["--env"])
+        monkeypatch.setenv("BULKUSERS_BASE_URL", said["--base-url"])
+    called = call("run", "users.csv", *options)
+    assert (called.code, "leave one out" in called.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -438,7 +494,7 @@ def test_readme_and_help_name_the_same_commands_and_options() -> None:
     said_commands = set(re.findall(r"^\| `bulkusers (\w+)", readme, re.MULTILINE))
     assert said_commands == set(commands())
     said_options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme))
-    foreign = {"--editable", "--now"}  # of other programs
+    foreign = {"--editable", "--now", "--quick"}  # of other programs
     real = {option for options in commands().values() for option in options if option.startswith("--")}
     real |= {"--version", "--help"}
     assert said_options - foreign - real == set()

@@ -83,6 +83,17 @@ def option(*names: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what t
     return typer.Option(*names, envvar=variable, show_envvar=False, help=text, **more)
 
 
+def _nearer(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Let one of --env and --base-url go before the other where it alone is an option, the other the environment's."""
+    other = "base_url" if parameter.name == "env" else "env"
+    if value is None or context.params.get(other) is None:
+        return value
+    # options are read before the environment, whatever their order
+    if context.get_parameter_source(other) == context.get_parameter_source(parameter.name or ""):
+        raise typer.BadParameter("--env and --base-url both say where to send: leave one out")
+    return None
+
+
 ONE_RUN_ONLY: Final = {"resume", "dry_run"}  # the next run decides anew
 
 
@@ -114,10 +125,17 @@ Env = Annotated[
     option(
         "--env",
         text="Which API. With nothing configured, `run` uses a sandbox inside this program; nothing goes out.",
+        callback=_nearer,
     ),
 ]
 BaseUrl = Annotated[
-    str | None, option("--base-url", metavar="URL", text="Another host; plain http only to this machine.")
+    str | None,
+    option(
+        "--base-url",
+        metavar="URL",
+        text="Another host, instead of --env; plain http only to this machine.",
+        callback=_nearer,
+    ),
 ]
 School = Annotated[str | None, option("--school", metavar="ID", text="School Unique ID (Admin > Settings).")]
 Email = Annotated[str | None, option("--email", metavar="EMAIL", text="The account that logs in.")]

@@ -45,6 +45,11 @@ class Screen:
         return cls._latest or cls()
 
     @property
+    def is_quiet(self) -> bool:
+        """Tell whether nothing is said unless something is wrong."""
+        return self._quiet
+
+    @property
     def is_interactive(self) -> bool:
         """Tell whether somebody is there to answer a question."""
         return not self._quiet and not self._json and _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
