@@ -331,6 +331,33 @@ async def test_one_hiccup_at_the_login_is_no_end(send: Send, sandbox: Sandbox, m
     assert report.exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("order", "logins", "code"),
+    [
+        ({"action": "reset_before", "times": 2}, 3, 0),
+        ({"action": "reset_after", "times": 1}, 2, 0),
+        ({"action": "status", "status": 502, "times": 2}, 3, 0),
+        ({"action": "reset_before", "times": 9}, 3, 7),
+        ({"action": "status", "status": 401, "times": 9}, 1, 4),
+        ({"action": "status", "status": 423, "times": 9}, 1, 4),
+    ],
+)
+async def test_a_login_whose_answer_is_lost_is_sent_again_twice(
+    send: Send,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    order: dict[str, Any],
+    logins: int,
+    code: int,
+) -> None:
+    """One blip is not to cost a night; a refusal is final, for too many of them lock the account."""
+    monkeypatch.setattr("bulkusers.retry.FIRST_BACKOFF", 0.01)
+    sandbox.faults = [Fault(path="*/sessions", **order)]
+    report = await send(line(3), token=Secret(), email=sandbox.email, password=Secret(sandbox.password))
+    assert report.exit_code == code
+    assert len([entry for entry in sandbox.ledger if entry.path.endswith("/sessions")]) == logins
+
+
 async def test_the_apis_words_never_hold_the_token(send: Send, sandbox: Sandbox, tmp_path: Path) -> None:
     """An API that repeats it must not make us tell it."""
     token = sandbox.new_token()
