@@ -7,6 +7,7 @@ from typing import Self
 from bulkusers.api import open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.directory import Stranger, Strangers, read_directory
+from bulkusers.errors import CapError
 from bulkusers.forecast import Forecast, Foreseen, check_samples, foresee
 from bulkusers.models import Outcome, User
 from bulkusers.settings import Settings, make_rules
@@ -29,6 +30,10 @@ class Plan:
             if not isinstance(item, Outcome):
                 strangers(item)
         self.strangers: tuple[Stranger, ...] = tuple(strangers)
+
+    def refusals(self) -> Iterator[CapError]:
+        """Yield why a run would be refused before its first write."""
+        return self.forecast.exceeded(self.settings.max_creates, self.settings.max_updates)
 
     def rows(self) -> Iterator[Foreseen]:
         """Yield what would become of each row, in the order of the file, without holding them."""

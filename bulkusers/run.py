@@ -118,12 +118,8 @@ class Upload:
             if brake.reason:
                 return  # the run stops, whatever it was: nothing is sent, and the report says so
             raise
-        for what, number, cap in forecast.exceeded(settings.max_creates, settings.max_updates):
-            name = f"--max-{'creates' if what is Status.CREATED else 'updates'}"
-            raise CapError(
-                f"{number:,} users would be {what}, and {name} allows {cap}; nothing was sent",
-                hint=f"look at them with `bulkusers plan`; if it is right, say {name} {number}",
-            )
+        for refusal in forecast.exceeded(settings.max_creates, settings.max_updates):
+            raise refusal
         if self._approve is not None and not self._approve(forecast):
             raise CapError("nothing was sent: nobody said yes", hint="look at the changes with `bulkusers plan`")
         if settings.changed_only:

@@ -407,9 +407,32 @@ def test_a_question_is_asked_on_a_terminal_only(folder: Path, sandbox: str) -> N
     (folder / "coursedog.properties").write_text(f"base_url = {sandbox}\nschool = example_university\ntoken = t\n")
     assert b"registration mail to each" in on_terminal("run", "users.csv", typed=b"\n")
     assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is False
-    assert b"Sending to http://127.0.0.1" in on_terminal("run", "users.csv", typed=b"y\n")
+    assert b"Sending to 127.0.0.1" in on_terminal("run", "users.csv", typed=b"y\n")
     assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is True
     assert b"registration mail to each" not in on_terminal("run", "users.csv", "--no-notify", typed=b"")
+
+
+@pytest.mark.parametrize("mode", [["--existing", "overwrite"], ["--lists", "replace"]])
+def test_taking_values_from_many_is_asked_about(
+    folder: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch, mode: list[str]
+) -> None:
+    """With the place and the school; Enter means no, and nothing is sent. Up to ten users need no question."""
+    monkeypatch.setenv("BULKUSERS_PASSWORD", "sandbox")
+    (folder / "coursedog.properties").write_text(
+        f"base_url = {sandbox}\nschool = example_university\nemail = admin@example.edu\n"
+    )
+    rows = [f"Example,User {n:05},user{n:05}@example.edu,catalog,example-admin" for n in range(1, 22)]
+    run = ("run", "users.csv", "--no-notify", *mode)
+    write_users(folder, *rows[:10])
+    assert b"would lose" not in on_terminal(*run, typed=b"", code=0)
+    assert {row["status"] for row in rows_of(folder / "results.json")} == {"updated"}
+    write_users(folder, *rows[10:])
+    shown = on_terminal(*run, typed=b"\n", code=8)
+    assert b"11 users of 127.0.0.1" in shown
+    assert b"(example_university) would lose" in shown
+    assert len(rows_of(folder / "results.json")) == 10
+    on_terminal(*run, typed=b"y\n", code=0)
+    assert [row["status"] for row in rows_of(folder / "results.json")] == ["updated"] * 11
 
 
 def test_ctrl_c_at_a_question_is_an_answer(folder: Path, sandbox: str) -> None:

@@ -116,6 +116,22 @@ def test_a_cap_refuses_and_says_how_to_allow_it(call: Call) -> None:
     assert not Path("results.json").exists()
 
 
+def test_a_dry_run_says_that_a_cap_would_refuse(call: Call) -> None:
+    """With the run's exit code; the commands that it names are ones that there are."""
+    options = ("--max-updates", "1", "--concurrency", "3", "--lists", "replace")
+    code, out, _ = call("run", "users.csv", "-n", *options)
+    assert code == call("run", "users.csv", *options)[0] == 8
+    assert "2 users would be updated, and --max-updates allows 1" in " ".join(out.split())
+    assert "bulkusers plan users.csv --lists replace --details" in out
+    assert "bulkusers run" not in out
+    code, out, _ = call("run", "users.csv", "-n", "--max-updates", "2", "--concurrency", "3")
+    assert code == 0
+    assert "bulkusers run users.csv --concurrency 3 --max-updates 2" in out
+    out = call("plan", "users.csv", "--details", "--detailed-exitcode", "--rate", "20")[1]
+    assert "bulkusers plan users.csv --rate 20 --detailed-exitcode --details" in out
+    assert "bulkusers run users.csv --rate 20\n" in out
+
+
 def test_an_undo_asks_shows_and_does(call: Call) -> None:
     """Without a terminal it wants a --yes; a dry run shows each; afterwards the plan is as it was before the run."""
     before = json.loads(call("plan", "users.csv", "--json")[1])["rows"][:3]
@@ -130,6 +146,14 @@ def test_an_undo_asks_shows_and_does(call: Call) -> None:
     assert json.loads(call("plan", "users.csv", "--json")[1])["rows"][:3] == before
     code, _, err = call("undo", "results.json", "--yes", "--school", "another_school")
     assert (code, "the report says where" in err) == (4, True)
+
+
+def test_an_undo_beside_an_interrupted_one_says_what_it_does(call: Call) -> None:
+    """It begins anew and moves the other's journal aside, as a run does."""
+    call("run", "users.csv", "--quiet")
+    Path("results.undo.json.journal").write_bytes(b"")
+    code, _, err = call("undo", "results.json", "--yes", "--quiet")
+    assert (code, "results.undo.json.journal is an interrupted run's" in err) == (0, True)
 
 
 def test_an_undo_names_whom_it_leaves(call: Call) -> None:

@@ -97,19 +97,25 @@ def _nearer(context: typer.Context, parameter: typer.CallbackParam, value: str |
 ONE_RUN_ONLY: Final = {"resume", "dry_run"}  # the next run decides anew
 
 
-def as_typed(context: typer.Context) -> tuple[str, ...]:
+def as_typed(context: typer.Context, command: str = "") -> tuple[str, ...]:
     """Return the options that were given on the command line, for a command that is to do the same.
 
-    What the environment and the properties file say, they will say again.
+    Those that another `command` does not have are left out. What the environment and the properties file say, they
+    will say again.
     """
-    return tuple(_spell_options(context))
+    assert context.parent is not None
+    there: Any = context.parent.command
+    known = {parameter.name for parameter in there.commands[command or context.command.name].params}
+    return tuple(_spell_options(context, known))
 
 
-def _spell_options(context: typer.Context) -> Iterator[str]:
+def _spell_options(context: typer.Context, known: set[str]) -> Iterator[str]:
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if parameter.param_type_name != "option" or name in ONE_RUN_ONLY or not source or source.name != "COMMANDLINE":
+        if parameter.param_type_name != "option" or not source or source.name != "COMMANDLINE":
+            continue
+        if name not in known or name in ONE_RUN_ONLY:
             continue
         value = context.params[name]
         yield parameter.secondary_opts[0] if value is False else parameter.opts[0]

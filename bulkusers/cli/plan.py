@@ -1,6 +1,5 @@
 """`bulkusers plan`."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from bulkusers.cli.summary import (
     cut,
     describe_target,
     duration,
+    fold,
     list_problems,
     plural,
     run_command,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 CHANGES: Final = {Status.CREATED, Status.UPDATED}
 MOST_SHOWN: Final = 8  # lines of one kind on a screen
 PENDING: Final = 9  # exit code
-PLAN_ONLY: Final = {"--json", "--details", "--detailed-exitcode"}
 
 
 def plan(
@@ -79,7 +78,7 @@ def plan(
             "retries": retries, "timeout": timeout, "ca_file": ca_file,
         }  # fmt: skip
         how = Showing(details=details, as_json=as_json, detailed_exitcode=detailed_exitcode)
-        code = show_plan(source, aim, more, how, opt.as_typed(context), screen)
+        code = show_plan(source, aim, more, how, context, screen)
     raise typer.Exit(code)
 
 
@@ -93,11 +92,11 @@ class Showing:
 
 
 def show_plan(
-    source: Source, aim: Aim, more: dict[str, Any], how: Showing, arguments: Sequence[str], screen: Screen
+    source: Source, aim: Aim, more: dict[str, Any], how: Showing, context: typer.Context, screen: Screen
 ) -> int:
     """Make a plan, show it, and return the exit code."""
     with run_in_loop(_make_plan(source, aim, more, screen)) as made:
-        code = exit_code(made.forecast.counts, None)
+        code = exit_code(made.forecast.counts, next(made.refusals(), None))
         if how.detailed_exitcode and code == 0 and any(made.forecast.counts[status] for status in CHANGES):
             code = PENDING
         if how.as_json:
@@ -105,8 +104,7 @@ def show_plan(
             return code
         if how.details:
             write_data(line for foreseen in made.rows() for line in _row(foreseen))
-        asked = tuple(word for word in arguments if word not in PLAN_ONLY)
-        screen.result(_summarize(made, asked), code, counts=made.forecast.counts)
+        screen.result(_summarize(made, context), code, counts=made.forecast.counts)
     return code
 
 
@@ -121,7 +119,7 @@ async def _make_plan(source: Source, aim: Aim, more: dict[str, Any], screen: Scr
         return await plan(source, settings, brake=brake)
 
 
-def _summarize(made: "Plan", arguments: Sequence[str]) -> Iterator[str]:
+def _summarize(made: "Plan", context: typer.Context) -> Iterator[str]:
     """Yield what a person needs to decide: a screen."""
     settings, forecast, path = made.settings, made.forecast, made.facts.path
     place = {"environment": settings.environment, "base_url": settings.base_url, "school": settings.school}
@@ -140,12 +138,17 @@ def _summarize(made: "Plan", arguments: Sequence[str]) -> Iterator[str]:
     yield f"Requests: about {_effort(plain, settings.rate)};"
     yield f"  with --changed-only about {_effort(changed_only + 1, settings.rate)}"
     yield ""
+    refusals = list(made.refusals())
+    for refusal in refusals:
+        yield from fold(f"A run would be refused: {refusal}.")
     yield "Nothing was sent. Next:"
     if path == "-":
         yield "  pipe the file into bulkusers run"
         return
-    yield f"  every change: {shlex.join(['bulkusers', 'plan', path, *arguments, '--details'])}"
-    yield f"  to do it:     {run_command(path, arguments)}"
+    plan_again = [word for word in opt.as_typed(context, "plan") if word != "--details"]
+    yield f"  every change: {run_command(path, plan_again, '--details', command='plan')}"
+    if not refusals:
+        yield f"  to do it:     {run_command(path, opt.as_typed(context, 'run'))}"
 
 
 def _effort(requests: int, rate: float) -> str:

@@ -19,6 +19,7 @@ import typer
 from bulkusers.cli.options import LogFormat
 from bulkusers.cli.summary import WIDTH, cut, duration
 from bulkusers.errors import Interrupted, StorageError
+from bulkusers.files import check_place
 from bulkusers.models import Outcome, Status
 from bulkusers.source import Facts
 from bulkusers.tally import Tally
@@ -177,6 +178,20 @@ def note_facts(facts: Facts, screen: Screen) -> None:
     for notice in facts.notices:
         rows = ", ".join(str(row) for row in notice.rows)
         screen.warn(f"{notice.message} (rows {rows}{', …' if notice.count > len(notice.rows) else ''})")
+
+
+def note_journal(report: Path, screen: Screen, *, resume: bool) -> None:
+    """Say where a run begins that could go on, and one that cannot."""
+    from bulkusers.pipeline import journal_of
+
+    journal = journal_of(report)
+    check_place(journal, "--report")
+    if resume and not journal.exists():
+        screen.note(f"There is no {journal}, so there is nothing to go on with: this run begins at the beginning.")
+    elif journal.exists() and not resume:
+        screen.warn(
+            f"{journal} is an interrupted run's; this run begins anew and moves it aside (--resume would go on with it)"
+        )
 
 
 def describe(tally: Tally, seconds: float) -> str:

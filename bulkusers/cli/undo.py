@@ -9,7 +9,7 @@ import typer
 
 from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
-from bulkusers.cli.screen import Screen
+from bulkusers.cli.screen import Screen, note_journal
 from bulkusers.cli.summary import cut, describe_target, list_problems, plural, summarize, table_of_counts
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import Interrupted, SettingsError
@@ -74,6 +74,7 @@ def undo(
             _ask(done, screen, delete_created=delete_created)
         place = report or results.with_name(f"{results.name.partition('.')[0]}.undo.json")
         arguments = opt.as_typed(context)
+        note_journal(place, screen, resume=resume)
         code = run_in_loop(
             _send(
                 done, aim, more, screen, report=place, delete_created=delete_created, resume=resume, arguments=arguments
