@@ -7,7 +7,7 @@ from typing import Final
 
 from bulkusers.answers import Wish, ask, json_of
 from bulkusers.meaning import Meaning, classify
-from bulkusers.models import Request, Response, User
+from bulkusers.models import Outcome, Request, Response, User
 from bulkusers.rules import Rules
 
 SHOWN_ROWS: Final = 5
@@ -84,6 +84,13 @@ class Strangers:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._found: dict[tuple[str, str], Stranger | None] = {}  # None: the school has it
+
+    def watch(self, items: Iterable[User | Outcome]) -> Iterator[User | Outcome]:
+        """Yield the items as they come, and look at those that are users."""
+        for item in items:
+            if not isinstance(item, Outcome):
+                self(item)
+            yield item
 
     def __call__(self, user: User) -> None:
         """Look at one user's ids."""

@@ -22,7 +22,7 @@ from bulkusers.models import Image, Item, Outcome, Status
 from bulkusers.report import VALUES_LOST, Report, write_report
 from bulkusers.rules import loses
 from bulkusers.settings import Settings
-from bulkusers.source import Facts
+from bulkusers.source import Facts, Notice
 from bulkusers.tally import Tally, exit_code
 from bulkusers.version import __version__
 from bulkusers.workers import T, Work, upload_users
@@ -59,6 +59,7 @@ class Job(Generic[T]):
     place: Callable[[T, bool], Conversation]  # an item's, and whether an interrupted run had begun with it
     which: Mapping[str, Any]  # what another run must have in common with this one to go on with it
     options: Mapping[str, Any]  # for the report's reader
+    noticed: Sequence[Notice] = ()  # by its preparation
     foregone: Callable[[T], Outcome | None] = _nothing  # what would become of an item that needs no request
     command: str = "run"
     prepare: Prepare = _prepare_nothing
@@ -366,7 +367,7 @@ class Pipeline(Generic[T]):
         return Report(path, run, self._tally.counts, http, list(self._list_warnings()), self._tally.problems())
 
     def _list_warnings(self) -> Iterator[dict[str, Any]]:
-        yield from (asdict(notice) for notice in self._job.facts.notices)
+        yield from (asdict(notice) for notice in (*self._job.facts.notices, *self._job.noticed))
         if self._losing:
             message = "users lost values that stood in their records"
             yield {"code": VALUES_LOST, "message": message, "count": self._losing, "rows": self._losing_rows}

@@ -41,7 +41,8 @@ LATER: Final[Mapping[str, Any]] = {"arguments": [], "rejects": None}  # what the
 HTTP: Final = {"requests": int, "requests_per_second": (int, float), "by_status": dict}
 PROBLEM: Final = {"status": str, "code": str, "message": str, "hint": str, "count": int, "rows": list}
 ROW: Final = {"row": int, "email": str, "status": str}
-VALUES_LOST: Final = "values-lost"  # the warning that belongs into every summary
+VALUES_LOST: Final = "values-lost"  # the warnings that belong into every summary
+STRANGE_IDS: Final = "ids-unknown"
 REJECTED: Final = b'"status":"rejected"'
 
 

@@ -91,7 +91,7 @@ def test_programs_get_json_and_an_exit_code(call: Call) -> None:
     assert [row["status"] for row in made["rows"]] == ["updated", "updated", "unchanged", "created", "created"]
     assert {"field": "firstName", "old": "Example", "new": "Renamed"} in made["rows"][1]["changes"]
     assert made["unknown_ids"][0]["id"] == "Example Scheduler"
-    assert call("run", "users.csv", "--changed-only", "--quiet")[0] == 0
+    assert call("run", "users.csv", "--changed-only")[0] == 0
     report = json.loads(Path("results.json").read_text())
     assert {name: count for name, count in report["counts"].items() if count} == {
         name: count for name, count in made["counts"].items() if count
@@ -105,6 +105,17 @@ def test_an_overwrite_says_who_lost_something(call: Call) -> None:
     assert (code, "3 users lost values that stood in their records" in out) == (0, True)
     assert "3 users lost values" in call("report", "results.json")[1]
     assert "lost values" not in call("run", "users.csv")[1]
+
+
+def test_unknown_ids_are_told_even_where_it_is_quiet(call: Call) -> None:
+    """A role that does not exist gives nobody access; a plain run reads no list to compare with."""
+    code, out, _ = call("run", "users.csv", "--changed-only", "--quiet")
+    assert (code, "1 role id that the school does not have or use" in out) == (0, True)
+    assert "(row 3)" in out
+    assert "1 role id that the school" in call("report", "results.json")[1]
+    events = call("run", "users.csv", "--changed-only", "--log-format", "json")[2].splitlines()
+    assert [warning["code"] for warning in json.loads(events[-1])["warnings"]] == ["ids-unknown"]
+    assert call("run", "users.csv", "--quiet")[:2] == (0, "")
 
 
 def test_a_cap_refuses_and_says_how_to_allow_it(call: Call) -> None:

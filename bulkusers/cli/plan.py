@@ -12,11 +12,11 @@ from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.screen import Screen, note_facts, printable, write_data
 from bulkusers.cli.summary import (
-    cut,
     describe_target,
     duration,
     fold,
     list_problems,
+    name_rows,
     plural,
     run_command,
     table_of_counts,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 CHANGES: Final = {Status.CREATED, Status.UPDATED}
 MOST_SHOWN: Final = 8  # lines of one kind on a screen
+LISTS: Final = 3  # requests with --changed-only before the first user: all users, roles, departments
 PENDING: Final = 9  # exit code
 
 
@@ -136,7 +137,7 @@ def _summarize(made: "Plan", context: typer.Context) -> Iterator[str]:
     )
     plain, changed_only = forecast.requests(settings.existing)
     yield f"Requests: about {_effort(plain, settings.rate)};"
-    yield f"  with --changed-only about {_effort(changed_only + 1, settings.rate)}"
+    yield f"  with --changed-only about {_effort(changed_only + LISTS, settings.rate)}"
     yield ""
     refusals = list(made.refusals())
     for refusal in refusals:
@@ -171,8 +172,8 @@ def _list_changes(made: "Plan") -> Iterator[str]:
     yield ""
     yield "Changes:"
     if forecast.losing:
-        rows = _some(forecast.losing_rows, forecast.losing)
-        yield f"  {forecast.losing:>9,} would lose values that stand in their records (rows {rows})"
+        rows = name_rows(forecast.losing_rows, forecast.losing)
+        yield f"  {forecast.losing:>9,} would lose values that stand in their records ({rows})"
     yield from _first(lines)
 
 
@@ -188,16 +189,12 @@ def _list_strangers(made: "Plan") -> Iterator[str]:
 def _stranger(stranger: "Stranger") -> Iterator[str]:
     meant = f", did you mean {stranger.suggestion}?" if stranger.suggestion else ""
     trouble = "inactive" if stranger.inactive else f"unknown{meant}"
-    yield f"{stranger.count:>9,} {stranger.kind} {stranger.id}: {trouble} (row {_some(stranger.rows, stranger.count)})"
-
-
-def _some(rows: Sequence[int], count: int) -> str:
-    return ", ".join(map(str, rows)) + (", …" if count > len(rows) else "")
+    yield f"{stranger.count:>9,} {stranger.kind} {stranger.id}: {trouble} ({name_rows(stranger.rows, stranger.count)})"
 
 
 def _first(lines: Sequence[str]) -> Iterator[str]:
     for line in lines[:MOST_SHOWN]:
-        yield cut(f"  {printable(line)}")
+        yield from fold(f"  {printable(line)}", 12)
     if (more := len(lines) - MOST_SHOWN) > 0:
         yield f"{'':>12}and {more:,} more: --json has all"
 
@@ -236,7 +233,7 @@ def _json(made: "Plan", code: int) -> Iterator[str]:
             "input": {"path": made.facts.path, "sha256": made.facts.sha256, "rows": made.facts.rows},
             "options": {"existing": settings.existing, "lists": settings.lists, "notify": settings.notify},
             "mails": forecast.counts[Status.CREATED] if settings.notify else 0,
-            "requests": {"plain": plain, "changed_only": changed_only + 1},
+            "requests": {"plain": plain, "changed_only": changed_only + LISTS},
             "exit_code": code,
         },
         "counts": forecast.counts,

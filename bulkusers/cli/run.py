@@ -14,10 +14,11 @@ from bulkusers.cli.config import Target
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.plan import Showing, show_plan
 from bulkusers.cli.screen import Screen, note_facts, note_journal
-from bulkusers.cli.summary import describe_target, summarize
+from bulkusers.cli.summary import describe_target, name_rows, summarize
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import CapError, Interrupted, TimeUpError
 from bulkusers.models import Existing, Lists, Outcome, Share
+from bulkusers.report import STRANGE_IDS
 from bulkusers.source import Source, open_source
 from bulkusers.tally import IN_TROUBLE, Tally
 
@@ -126,7 +127,9 @@ async def _send(order: Order, aim: Aim, more: dict[str, Any], screen: Screen) ->
                 brake=brake,
                 approve=partial(_approve_losses, target=aim.target, screen=screen) if asks else None,
             )
-    screen.result(summarize(result), result.exit_code, counts=result.counts, report=str(order.report))
+    strange = [warning for warning in result.warnings if warning["code"] == STRANGE_IDS]
+    facts = {"counts": result.counts, "warnings": result.warnings, "report": str(order.report)}
+    screen.result(summarize(result), result.exit_code, well=not strange, **facts)
     return result.exit_code
 
 
@@ -134,9 +137,9 @@ def _approve_losses(forecast: "Forecast", *, target: Target, screen: Screen) -> 
     """Ask whether so many users may lose something; a few need no question."""
     if forecast.losing <= FEW:
         return True
-    rows = ", ".join(map(str, forecast.losing_rows))
+    rows = name_rows(forecast.losing_rows, forecast.losing)
     where = describe_target(asdict(target))
-    screen.note(f"{forecast.losing:,} users of {where} would lose values that they have now (rows {rows}, …).")
+    screen.note(f"{forecast.losing:,} users of {where} would lose values that they have now ({rows}).")
     return screen.confirm("Take them away?")
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar, Final, TextIO
 import typer
 
 from bulkusers.cli.options import LogFormat
-from bulkusers.cli.summary import WIDTH, cut, duration
+from bulkusers.cli.summary import WIDTH, duration, name_rows
 from bulkusers.errors import Interrupted, StorageError
 from bulkusers.files import check_place
 from bulkusers.models import Outcome, Status
@@ -117,9 +117,9 @@ class Screen:
         if outcome.hint:
             write(sys.stdout, f"    {outcome.hint}")
 
-    def result(self, lines: Iterable[str], code: int, **facts: object) -> None:
+    def result(self, lines: Iterable[str], code: int, *, well: bool = True, **facts: object) -> None:
         """Write what a command was asked for; where it is quiet, only if it is not all well."""
-        if self._quiet and not code:
+        if self._quiet and well and not code:
             return
         if self._json:
             self._log("error" if code else "info", "finished", exit_code=code, **facts)
@@ -176,8 +176,7 @@ def note_facts(facts: Facts, screen: Screen) -> None:
     if facts.ignored:
         screen.note(f"Columns that are not used: {', '.join(facts.ignored)}")
     for notice in facts.notices:
-        rows = ", ".join(str(row) for row in notice.rows)
-        screen.warn(f"{notice.message} (rows {rows}{', …' if notice.count > len(notice.rows) else ''})")
+        screen.warn(f"{notice.message} ({name_rows(notice.rows, notice.count)})")
 
 
 def note_journal(report: Path, screen: Screen, *, resume: bool) -> None:
@@ -208,7 +207,7 @@ def describe(tally: Tally, seconds: float) -> str:
     line = "  ".join(parts)
     if len(line) > WIDTH:  # of a million rows; the time to go says as much as the rate
         line = " ".join([parts[0], *parts[2:]])
-    return cut(line)
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
 
 def printable(text: str) -> str:

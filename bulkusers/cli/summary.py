@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bulkusers.models import Status
-from bulkusers.report import VALUES_LOST, Report
+from bulkusers.report import STRANGE_IDS, VALUES_LOST, Report
 from bulkusers.tally import IN_TROUBLE, Problem
 
 WIDTH: Final = 80
@@ -33,11 +33,12 @@ def summarize(report: Report) -> Iterator[str]:
         yield from fold(f"Stopped: {run['stopped']['reason']}")
     yield ""
     yield from table_of_counts(counts)
-    yield f"  {report.http['requests']:>9,} requests, {report.http['requests_per_second']:,} per second"
+    requests, pace = report.http["requests"], report.http["requests_per_second"]
+    yield f"  {requests:>9,} request{'' if requests == 1 else 's'}, {pace:,} per second"
     for warning in report.warnings:
-        if warning.get("code") == VALUES_LOST:
-            rows = ", ".join(map(str, warning["rows"])) + (", …" if warning["count"] > len(warning["rows"]) else "")
-            yield cut(f"  {warning['count']:>9,} {warning['message']} (rows {rows})")
+        if warning.get("code") in {VALUES_LOST, STRANGE_IDS}:
+            rows = name_rows(warning["rows"], warning["count"])
+            yield from fold(f"  {warning['count']:>9,} {warning['message']} ({rows})", 12)
     yield from list_problems(report.problems)
     steps = list(next_steps(report))
     if steps:
@@ -66,18 +67,18 @@ def list_problems(problems: Sequence[Problem]) -> Iterator[str]:
     yield ""
     yield "Problems:"
     for problem in pressing[:MOST_SHOWN]:
-        yield cut(f"  {problem.count:>9,} {problem.message}")
-        yield cut(f"{'':>12}{name_rows(problem)}{f': {problem.hint}' if problem.hint else ''}")
+        yield from fold(f"  {problem.count:>9,} {problem.message}", 12)
+        what_to_do = filter(None, (name_rows(problem.rows, problem.count), problem.hint))
+        yield from fold(f"{'':>12}{': '.join(what_to_do)}", 12)
     if (more := len(pressing) - MOST_SHOWN) > 0:
         yield f"{'':>12}and {plural(more, 'more kind')}"
 
 
-def name_rows(problem: Problem) -> str:
-    """Name the first few rows that have a problem."""
-    rows = ", ".join(str(row) for row in problem.rows)
+def name_rows(rows: Sequence[int], count: int) -> str:
+    """Name the first few of so many rows."""
     if not rows:
         return ""
-    return f"row{'s' if problem.count > 1 else ''} {rows}{', …' if problem.count > len(problem.rows) else ''}"
+    return f"row{'s' if count > 1 else ''} {', '.join(map(str, rows))}{', …' if count > len(rows) else ''}"
 
 
 def next_steps(report: Report) -> Iterator[tuple[str, str]]:
@@ -140,11 +141,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def fold(sentence: str) -> list[str]:
-    """Return a sentence as lines of a screen's width; words such as paths stay whole."""
-    return wrap(sentence, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def cut(line: str) -> str:
-    """Shorten a line to the width of a screen."""
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+def fold(sentence: str, indent: int = 2) -> list[str]:
+    """Return a sentence as lines of a screen's width, nothing of it lost; words such as paths stay whole."""
+    return wrap(sentence, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -10,7 +10,7 @@ import typer
 from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.screen import Screen, note_journal
-from bulkusers.cli.summary import cut, describe_target, list_problems, plural, summarize, table_of_counts
+from bulkusers.cli.summary import describe_target, fold, list_problems, plural, summarize, table_of_counts
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import Interrupted, SettingsError
 from bulkusers.models import Outcome, Status
@@ -156,8 +156,8 @@ def _list_left(left: Sequence[tuple[int, str, str]]) -> Iterator[str]:
         yield ""
         yield f"Left as they are: {plural(len(left), 'user')}"
     for row, email, message in left[:MOST_SHOWN]:
-        yield cut(f"  row {row}  {email}")
-        yield cut(f"      {message}")
+        yield f"  row {row}  {email}"
+        yield from fold(f"      {message}", 6)
     if len(left) > MOST_SHOWN:
         yield f"  and {len(left) - MOST_SHOWN:,} more: the report names all"
 
