@@ -1,5 +1,6 @@
 """A run's changes taken back, from its before-images."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from bulkusers.api import open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.errors import SourceError
 from bulkusers.images import Album, Changes, images_of
-from bulkusers.journal import is_journal, read_header, refuse_live
+from bulkusers.journal import is_journal, read_header, read_progress, refuse_live
 from bulkusers.models import Outcome, Request, Response, Send
 from bulkusers.pipeline import Job, carry_out, journal_of
 from bulkusers.report import Report, read_report
@@ -44,15 +45,27 @@ def open_done(results: Path) -> Iterator[Done]:
     """
     if is_journal(results):
         refuse_live(results)
-        run = {"environment": "custom", **read_header(results)}
+        run, counts = {"environment": "custom", **read_header(results)}, read_progress(results)
         report = results.with_name(results.name.removesuffix(".journal"))
     else:
-        run, report = dict(read_report(results).run), results
+        there = read_report(results)
+        run, report, counts = dict(there.run), results, dict(there.counts)
         refuse_live(journal_of(report))
     if run["environment"] == "sandbox":
         raise SourceError(f"{results} is of a rehearsal: its users are gone with its sandbox")
+    if not images_of(report).exists() and not (counts["created"] or counts["updated"] or counts["unknown"]):
+        raise SourceError(
+            f"{results} is of a run that changed nobody: there is nothing to take back", hint=_name_former(report)
+        )
     with Album(images_of(report)) as album:
         yield Done(results, run["environment"], run["base_url"], run["school"], album)
+
+
+def _name_former(report: Path) -> str:
+    """Say which of the reports that were moved aside is the latest of a run that changed users."""
+    former = report.parent.glob(f"{glob.escape(report.stem)}.[0-9]*{report.suffix}")  # their names begin with the time
+    latest = max((path.name for path in former if images_of(path).exists()), default="")
+    return f"the latest before it that changed users is {report.with_name(latest)}" if latest else ""
 
 
 async def undo(

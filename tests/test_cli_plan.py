@@ -177,3 +177,27 @@ def test_an_undo_names_whom_it_leaves(call: Call) -> None:
     assert "Left as they are: 1 user" in out
     assert "row 3  user00002@example.edu" in out
     assert "firstName" in out
+    for shown in (call("report", "results.undo.json"), call("report", "results.undo.json", "--failed")):
+        assert "row 3  user00002@example.edu" in shown[1]
+    assert "user00001" not in shown[1]
+
+
+def test_an_undo_of_a_run_that_changed_nobody_names_the_one_before(call: Call) -> None:
+    """After two nights in which nothing changed, the report that was moved aside first is the one that is meant."""
+    for _ in range(3):
+        call("run", "users.csv", "--quiet")
+    Path("results.undo.json").write_text("{}")
+    Path("results.undo.before.jsonl").write_text("{}")
+    code, _, err = call("undo", "results.json", "--yes")
+    [changed] = [path.name for path in Path().glob("results.*.before.jsonl")]
+    former = changed.replace(".before.jsonl", ".json")
+    assert (code, "changed nobody" in err, f"is {former}" in err) == (3, True, True)
+    assert call("undo", former, "--yes")[0] == 0
+
+
+def test_whom_an_undo_would_delete_is_called_so(call: Call) -> None:
+    """And whom the undo of that would create, too."""
+    call("run", "users.csv", "--quiet")
+    assert "user00201@example.edu  would be deleted\n" in call("undo", "results.json", "-n", "--delete-created")[1]
+    call("undo", "results.json", "--yes", "--delete-created", "--quiet")
+    assert "user00201@example.edu  would be created\n" in call("undo", "results.undo.json", "-n")[1]

@@ -136,6 +136,8 @@ def _md_table(left: str, right: str, lines: Iterable[tuple[object, object]]) -> 
 
 def _rows(reports: Sequence[Report], *, failed: bool) -> Iterator[dict[str, Any]]:
     for report in reports:
+        # whom an undo leaves as is was to be taken back, and is not
+        not_done = NOT_DONE | ({Status.SKIPPED} if report.run.get("command") == "undo" else set())
         for row in report.rows():
-            if not failed or row["status"] in NOT_DONE:
+            if not failed or row["status"] in not_done:
                 yield row

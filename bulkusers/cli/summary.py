@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from textwrap import wrap
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from bulkusers.tally import IN_TROUBLE, Problem
 
 WIDTH: Final = 80
 MOST_SHOWN: Final = 6  # kinds of problem on a screen
+MOST_LEFT: Final = 10  # users whom an undo leaves as they are, on a screen
 MEANING: Final = {
     Status.CREATED: "",
     Status.UPDATED: "",
@@ -40,6 +42,9 @@ def summarize(report: Report) -> Iterator[str]:
             rows = name_rows(warning["rows"], warning["count"])
             yield from fold(f"  {warning['count']:>9,} {warning['message']} ({rows})", 12)
     yield from list_problems(report.problems)
+    if run.get("command") == "undo" and counts[Status.SKIPPED]:
+        left = (row for row in report.rows() if row["status"] == Status.SKIPPED)
+        yield from list_left(((row["row"], row["email"], row["message"]) for row in left), counts[Status.SKIPPED])
     steps = list(next_steps(report))
     if steps:
         yield ""
@@ -72,6 +77,18 @@ def list_problems(problems: Sequence[Problem]) -> Iterator[str]:
         yield from fold(f"{'':>12}{': '.join(what_to_do)}", 12)
     if (more := len(pressing) - MOST_SHOWN) > 0:
         yield f"{'':>12}and {plural(more, 'more kind')}"
+
+
+def list_left(left: Iterable[tuple[int, str, str]], count: int) -> Iterator[str]:
+    """Yield whom an undo leaves as is, the first few of so many, and why."""
+    if count:
+        yield ""
+        yield f"Left as they are: {plural(count, 'user')}"
+    for row, email, message in islice(left, MOST_LEFT):
+        yield f"  row {row}  {email}"
+        yield from fold(f"      {message}", 6)
+    if count > MOST_LEFT:
+        yield f"  and {count - MOST_LEFT:,} more: the report names all (--failed)"
 
 
 def name_rows(rows: Sequence[int], count: int) -> str:
