@@ -267,6 +267,8 @@ class Pipeline(Generic[T]):
             except* BulkUsersError as group:
                 raise group.exceptions[0] from None  # the first cause; the rest are its echoes
         if self._full is not None:
+            done = sum(self._tally.counts[status] for status in (Status.CREATED, Status.UPDATED))
+            self._full.hint = f"users created or updated so far: {done:,}; make room, then go on with --resume"
             raise self._full
 
     def _remaining(self, journal: Journal) -> Iterator[T | Outcome]:

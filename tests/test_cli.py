@@ -131,6 +131,7 @@ def test_the_way_of_a_newcomer(call: Call, folder: Path) -> None:
     as_json = json.loads(call("report", "results.json", "--format", "json").out)
     assert as_json["counts"]["rows"] == 120
     as_csv = list(csv.DictReader(io.StringIO(call("report", "results.json", "--format", "csv").out)))
+    assert {row["changed"] for row in as_csv if row["status"] == "updated"} >= {"products,roles"}
     assert [row["email"] for row in as_csv] == [f"user{number:05}@example.edu" for number in range(1, 121)]
     assert "| created | 20 |" in call("report", "results.json", "--format", "md").out
 
@@ -143,7 +144,12 @@ def test_several_reports_add_up(call: Call, folder: Path) -> None:
     total = json.loads(call("report", "one.json", "two.json", "--format", "json").out)
     assert (total["counts"]["rows"], total["counts"]["created"], total["counts"]["rejected"]) == (4, 2, 2)
     assert [(problem["code"], problem["count"]) for problem in total["problems"]] == [("product-unknown", 2)]
-    assert "2 runs: 4 rows" in call("report", "one.json", "two.json").out
+    shown = call("report", "one.json", "two.json").out
+    assert "2 runs: 4 rows" in shown
+    assert re.search(r"^ {12}did you mean", shown, re.MULTILINE)  # rows of different files say nothing side by side
+    cells = csv.DictReader(io.StringIO(call("report", "one.json", "two.json", "--format", "csv").out))
+    assert [(row["row"], row["report"]) for row in cells] == [(r, f) for f in ("one.json", "two.json") for r in "23"]
+    assert call("report", "one.json", "./one.json").code == 2
 
 
 def test_failed_shows_the_rows_in_trouble_only(call: Call, folder: Path) -> None:

@@ -575,7 +575,7 @@ def test_a_request_is_sent_again_as_often_as_told(folder: Path, start_sandbox: S
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--max-duration", value) for value in ("", "0s", "2", "1.5h", "2h30", "30m1h", "-5s", "1d", "٣s", "2 h")]
-    + [("--max-failures", value) for value in ("", "-1", "1.5", "%", "5 %", "1000%0", "x", "٣")]
+    + [("--max-failures", value) for value in ("", "-1", "1.5", "%", "5 %", "1000%0", "101%", "100.5%", "x", "٣")]
     + [("--retries", value) for value in ("-1", "x")],
 )
 def test_a_limit_that_is_none_is_wrong_usage(folder: Path, option: str, value: str) -> None:

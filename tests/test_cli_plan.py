@@ -189,7 +189,7 @@ def test_an_undo_of_a_run_that_changed_nobody_names_the_one_before(call: Call) -
     Path("results.undo.json").write_text("{}")
     Path("results.undo.before.jsonl").write_text("{}")
     code, _, err = call("undo", "results.json", "--yes")
-    [changed] = [path.name for path in Path().glob("results.*.before.jsonl")]
+    [changed] = [path.name for path in Path().glob("results.[0-9]*.before.jsonl")]
     former = changed.replace(".before.jsonl", ".json")
     assert (code, "changed nobody" in err, f"is {former}" in err) == (3, True, True)
     assert call("undo", former, "--yes")[0] == 0

@@ -72,14 +72,18 @@ def parse_duration(text: str) -> Duration:
 
 def parse_share(text: str) -> Share:
     """Read a number of rows, or a percentage of all: 20, 5%, 0.5%."""
-    if not re.fullmatch(r"\d{1,9}|\d{1,3}(\.\d{1,6})?%", text, re.ASCII):
+    if not re.fullmatch(r"\d{1,9}|(\d{1,2}(\.\d{1,6})?|100)%", text, re.ASCII):
         raise typer.BadParameter(f"{text!r} is no number of rows; they look like 20 or 5%")
     return Share(text)
+
+
+VARIABLES: Final = {"BULKUSERS_TOKEN", "BULKUSERS_PASSWORD"}  # and one for each option
 
 
 def option(*names: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer.Option takes and gives
     """Return an option whose environment variable follows the one rule: --max-duration = BULKUSERS_MAX_DURATION."""
     variable = "BULKUSERS_" + names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper()
+    VARIABLES.add(variable)
     return typer.Option(*names, envvar=variable, show_envvar=False, help=text, **more)
 
 
