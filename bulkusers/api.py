@@ -9,16 +9,17 @@ from bulkusers.answers import Wish
 from bulkusers.brake import Brake, braking
 from bulkusers.client import Client, connect
 from bulkusers.errors import AccessError, ApiError, TransportError
-from bulkusers.meaning import READS
+from bulkusers.meaning import BUSY_STATUSES, READS
 from bulkusers.models import Request, Response, Secret, Send
 from bulkusers.protocol import log_in
-from bulkusers.retry import Budget, retrying
+from bulkusers.retry import Budget, backoff, retrying
 from bulkusers.settings import Settings
 from bulkusers.tally import Meter, metered
 from bulkusers.throttle import Traffic
 from bulkusers.tokens import Tokens
 from bulkusers.workers import Writes, converse, counting
 
+LOGINS: Final = 2  # how often a login is sent again whose answer is lost; each is another for the account's lock-out
 SETTLE: Final = 2.0  # seconds at least until a late write must have shown; twice the slowest answer if that is more
 
 Result = TypeVar("Result")
@@ -93,7 +94,25 @@ class Api:
 
     async def _log_in(self) -> Secret:
         send = self._traffic.guard(metered(braking(self._client.send, self._brake), self.meter))
-        return await get_token(self._settings, self._retrying(send))
+        return await get_token(self._settings, self._insisting(self._retrying(send)))
+
+    def _insisting(self, send: Send) -> Send:
+        """Return a `Send` for logins: sent again they do no harm, though they are no reads."""
+
+        async def send_again(request: Request) -> Response:
+            for attempt in range(min(LOGINS, self._settings.retries)):
+                try:
+                    answer = await send(request)
+                except TransportError as error:
+                    if not error.sent:
+                        raise
+                else:
+                    if answer.status < 500 or answer.status in BUSY_STATUSES:  # those were waited for
+                        return answer
+                await self._pause(backoff(attempt, 1.0))
+            return await send(request)
+
+        return send_again
 
     def _retrying(self, send: Send) -> Send:
         return retrying(send, retries=self._settings.retries, budget=self._budget, pause=self._pause)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from bulkusers.answers import EXISTS, Conversation, Wish, json_of
-from bulkusers.errors import ShapeError
+from bulkusers.errors import CapError, ShapeError
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import BREATH, Existing, Image, Json, Outcome, Request, Response, Share, Status, User
 from bulkusers.protocol import place
@@ -124,11 +124,16 @@ class Forecast:
         plain = created + 2 * known + updated + (self.left_alone if existing is Existing.SKIP else 0)
         return plain, created + updated
 
-    def exceeded(self, creates: Share | None, updates: Share | None) -> Iterator[tuple[str, int, Share]]:
-        """Yield the caps that the file would exceed, each with what it counts and how many there would be."""
-        for what, cap in ((Status.CREATED, creates), (Status.UPDATED, updates)):
-            if cap is not None and self.counts[what] > cap.of(self.counts["rows"]):
-                yield what, self.counts[what], cap
+    def exceeded(self, creates: Share | None, updates: Share | None) -> Iterator[CapError]:
+        """Yield the refusals of a run: one for each cap that the file would exceed."""
+        for status, cap in ((Status.CREATED, creates), (Status.UPDATED, updates)):
+            number = self.counts[status]
+            if cap is not None and number > cap.of(self.counts["rows"]):
+                name = f"--max-{status.removesuffix('d')}s"
+                yield CapError(
+                    f"{number:,} user{'' if number == 1 else 's'} would be {status}, and {name} allows {cap}",
+                    hint=f"nothing was sent; look at them with `bulkusers plan`; if it is right, say {name} {number}",
+                )
 
 
 def foresee_rows(items: Iterable[User | Outcome], rules: Rules, snapshot: Snapshot) -> Iterator[Foreseen]:

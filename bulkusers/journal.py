@@ -98,8 +98,10 @@ class Journal:
         if begun_run is None:
             return False
         if differing := [name for name, value in run.items() if begun_run.get(name) != value]:
+            other = {"sha256": "the file has changed", "images": "its before-images have changed"}
+            words = [other.get(name, f"--{name.replace('_', '-')} is another") for name in differing]
             raise SourceError(
-                f"{self.path} is the journal of another run: its {' and '.join(differing)} differs",
+                f"{self.path} is the journal of another run: {' and '.join(words)}",
                 hint="run with what it was begun with, or without --resume to begin anew",
             )
         for start, entry, end in lines:  # noqa: B007 - the last one's is where writing goes on

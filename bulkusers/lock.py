@@ -42,4 +42,4 @@ def hold_lock(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        lock.release()  # the file stays: whoever took it away could leave two runs with a lock each, of the same name

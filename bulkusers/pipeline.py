@@ -16,7 +16,7 @@ from bulkusers.errors import BulkUsersError, StorageError
 from bulkusers.files import check_place, move_aside
 from bulkusers.journal import Journal, Progress, refuse_live
 from bulkusers.lock import hold_lock
-from bulkusers.models import Image, Item, Outcome, Status
+from bulkusers.models import Image, Item, Notice, Outcome, Status
 from bulkusers.report import Report, write_report
 from bulkusers.settings import Settings
 from bulkusers.source import Facts
@@ -55,6 +55,7 @@ class Job(Generic[T]):
     place: Callable[[T, bool], Conversation]  # an item's, and whether an interrupted run had begun with it
     which: Mapping[str, Any]  # what another run must have in common with this one to go on with it
     options: Mapping[str, Any]  # for the report's reader
+    noticed: Sequence[Notice] = ()  # by its preparation
     foregone: Callable[[T], Outcome | None] = _nothing  # what would become of an item that needs no request
     command: str = "run"
     exit_code: Callable[[dict[str, int], BulkUsersError | None], int] = exit_code
@@ -172,6 +173,8 @@ class Pipeline(Generic[T]):
             except* BulkUsersError as group:
                 raise group.exceptions[0] from None  # the first cause; the rest are its echoes
         if self._full is not None:
+            done = sum(self._tally.counts[status] for status in (Status.CREATED, Status.UPDATED))
+            self._full.hint = f"users created or updated so far: {done:,}; make room, then go on with --resume"
             raise self._full
 
     def _remaining(self, journal: Journal) -> Iterator[T | Outcome | None]:
@@ -262,6 +265,6 @@ class Pipeline(Generic[T]):
         return Report(books.report, run, self._tally.counts, http, list(self._list_warnings()), self._tally.problems())
 
     def _list_warnings(self) -> Iterator[dict[str, Any]]:
-        yield from (asdict(notice) for notice in self._job.facts.notices)
+        yield from (asdict(notice) for notice in (*self._job.facts.notices, *self._job.noticed))
         if self._tally.losses.count:
             yield asdict(self._tally.losses)

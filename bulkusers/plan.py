@@ -7,6 +7,7 @@ from typing import Self
 from bulkusers.api import open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.directory import Stranger, Strangers, read_directory
+from bulkusers.errors import CapError
 from bulkusers.forecast import Forecast, Foreseen, check_samples, foresee_rows, make_forecast
 from bulkusers.settings import Settings, make_rules
 from bulkusers.snapshot import Snapshot, take_snapshot
@@ -25,6 +26,10 @@ class Plan:
         self.facts = source.facts
         self.forecast = forecast
         self.strangers = tuple(strangers)
+
+    def refusals(self) -> Iterator[CapError]:
+        """Yield why a run would be refused before its first write."""
+        return self.forecast.exceeded(self.settings.max_creates, self.settings.max_updates)
 
     def rows(self) -> Iterator[Foreseen]:
         """Yield what would become of each row, in the order of the file, without holding them."""

@@ -41,6 +41,7 @@ LATER: Final[Mapping[str, Any]] = {"arguments": [], "rejects": None}  # what the
 HTTP: Final = {"requests": int, "requests_per_second": (int, float), "by_status": dict}
 PROBLEM: Final = {"status": str, "code": str, "message": str, "hint": str, "count": int, "rows": list}
 ROW: Final = {"row": int, "email": str, "status": str}
+STRANGE_IDS: Final = "ids-unknown"  # a warning that belongs into every summary
 REJECTED: Final = b'"status":"rejected"'
 ANOTHER: Final = "bulkusers run writes one; its name is results.json unless -o says else"
 

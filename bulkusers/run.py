@@ -1,6 +1,6 @@
 """Users out of a file into the school: created, or brought up to date."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -8,14 +8,15 @@ from typing import Final
 from bulkusers.answers import Conversation
 from bulkusers.api import Api
 from bulkusers.brake import Brake
+from bulkusers.directory import KINDS, Strangers, read_directory
 from bulkusers.errors import ApiError, CapError
 from bulkusers.files import move_aside
 from bulkusers.forecast import Forecast, check_samples, foresee, make_forecast
 from bulkusers.journal import Journal
-from bulkusers.models import Outcome, Status, User
+from bulkusers.models import SHOWN_ROWS, Notice, Outcome, Status, User
 from bulkusers.pipeline import Job, carry_out
 from bulkusers.protocol import place, update
-from bulkusers.report import Report, TextForm, write_rejects
+from bulkusers.report import STRANGE_IDS, Report, TextForm, write_rejects
 from bulkusers.settings import Settings, make_rules
 from bulkusers.snapshot import Snapshot, take_snapshot
 from bulkusers.source import Source
@@ -57,6 +58,17 @@ async def upload(
     return await carry_out(job, settings, report=report, resume=resume, arguments=arguments, tally=tally, brake=brake)
 
 
+def _sum_up(strangers: Strangers) -> Iterator[Notice]:
+    """Yield what a report says of strange ids: in which rows they are, not what stands there; a plan names them."""
+    for kind in dict.fromkeys(KINDS.values()):
+        found = [stranger for stranger in strangers if stranger.kind == kind]
+        count = sum(stranger.count for stranger in found)
+        rows = sorted({row for stranger in found for row in stranger.rows})
+        if count:
+            message = f"{kind} id{'' if count == 1 else 's'} that the school does not have or use: see bulkusers plan"
+            yield Notice(STRANGE_IDS, message, count, rows[:SHOWN_ROWS])
+
+
 def _name_rejects(report: Path, source: Source) -> Path:
     """Return where rejected rows go: beside the report, and never in the place of the file that is being sent."""
     names = ("", *(f".{number}" for number in range(2, 1000)))
@@ -74,6 +86,7 @@ class Upload:
         self._approve = approve
         self._rules = make_rules(settings)
         self._known: Snapshot | None = None  # where only what changes is sent
+        self._noticed: list[Notice] = []
         self.job: Job[User] = Job(
             facts=source.facts,
             items=source.users,
@@ -92,6 +105,7 @@ class Upload:
                 "notify": settings.notify,
                 "changed_only": settings.changed_only,
             },
+            noticed=self._noticed,
             foregone=self._foresee_nothing,
             prepare=self._prepare,
             rejects=rejects,
@@ -112,19 +126,17 @@ class Upload:
             return
         try:
             snapshot = stack.enter_context(await api.read(take_snapshot(self._rules)))
-            rows = self._source.facts.rows
-            forecast = await api.read(make_forecast(self._source.users(), rows, self._rules, snapshot))
+            strangers = Strangers(await api.read(read_directory(self._rules), vital=False))
+            users = strangers.watch(self._source.users())
+            forecast = await api.read(make_forecast(users, self._source.facts.rows, self._rules, snapshot))
             await api.read(check_samples(forecast, self._rules, snapshot))
         except ApiError:
             if brake.reason:
                 return  # the run stops, whatever it was: nothing is sent, and the report says so
             raise
-        for what, number, cap in forecast.exceeded(settings.max_creates, settings.max_updates):
-            name = f"--max-{'creates' if what is Status.CREATED else 'updates'}"
-            raise CapError(
-                f"{number:,} users would be {what}, and {name} allows {cap}; nothing was sent",
-                hint=f"look at them with `bulkusers plan`; if it is right, say {name} {number}",
-            )
+        for refusal in forecast.exceeded(settings.max_creates, settings.max_updates):
+            raise refusal
+        self._noticed += _sum_up(strangers)
         if self._approve is not None and not self._approve(forecast):
             raise CapError("nothing was sent: nobody said yes", hint="look at the changes with `bulkusers plan`")
         if settings.changed_only:

@@ -1,5 +1,6 @@
 """A run's changes taken back, from its before-images."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,9 @@ def open_done(results: Path) -> Iterator[Done]:
         unclear = {row["row"]: row["email"] for row in there.rows() if row["status"] == Status.UNKNOWN}
     if run["environment"] == "sandbox":
         raise SourceError(f"{results} is of a rehearsal: its users are gone with its sandbox")
-    nobody = SourceError(f"{results} is of a run that changed nobody: there is nothing to take back")
+    nobody = SourceError(
+        f"{results} is of a run that changed nobody: there is nothing to take back", hint=_name_former(report)
+    )
     images = images_of(report)
     if not images.exists() and not any(counts.get(state) for state in TOUCHED):
         raise nobody
@@ -67,6 +70,13 @@ def open_done(results: Path) -> Iterator[Done]:
         if not album.rows:
             raise nobody
         yield Done(results, run["environment"], run["base_url"], run["school"], album)
+
+
+def _name_former(report: Path) -> str:
+    """Say which of the reports that were moved aside is the latest of a run that changed users."""
+    former = report.parent.glob(f"{glob.escape(report.stem)}.[0-9]*{report.suffix}")  # their names begin with the time
+    latest = max((path.name for path in former if images_of(path).exists()), default="")
+    return f"the latest before it that changed users is {report.with_name(latest)}" if latest else ""
 
 
 async def undo(

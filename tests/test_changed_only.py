@@ -66,7 +66,7 @@ async def test_the_time_of_a_run_begins_with_its_first_request(sandbox: Sandbox,
     """Reading all users takes time, too, and counts in the requests per second."""
     sandbox.switches = Switches(latency=0.3)
     report = await send_lines(sandbox, tmp_path, equal_line(1), changed_only=True)
-    assert report.http["requests"] == 1
+    assert report.http["requests"] == 3  # users, roles, departments
     assert report.run["seconds"] >= 0.3
 
 
@@ -331,6 +331,19 @@ async def test_a_resumed_run_keeps_its_caps(sandbox: Sandbox, tmp_path: Path) ->
     last = await send_lines(sandbox, tmp_path, *rows, resume=True, max_creates=Share(str(left)))
     assert (last.exit_code, last.counts["created"]) == (0, 100)
     assert len(writes(sandbox)) == 100
+
+
+@pytest.mark.parametrize("how", [{"changed_only": True}, {"max_creates": Share("9")}, {"approve": behind(int)}, {}])
+async def test_ids_that_the_school_does_not_have_are_a_warning(
+    sandbox: Sandbox, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    """Wherever users are listed anyway; the report says in which rows, and repeats no cell."""
+    rows = [line(201, roles="typo-1,typo-2"), line(202, roles="typo-1", department="9999"), equal_line(3)]
+    report = await send_lines(sandbox, tmp_path, *rows, **how)
+    told = [(each["code"], each["count"], list(each["rows"])) for each in report.warnings if "ids" in each["code"]]
+    assert told == ([("ids-unknown", 3, [2, 3]), ("ids-unknown", 1, [3])] if how else [])
+    assert "typo" not in report.path.read_text()
+    assert any("/roles" in entry.path for entry in sandbox.ledger) is bool(how)
 
 
 async def test_losses_are_told_once_and_only_where_they_happened(

@@ -131,6 +131,7 @@ def test_the_way_of_a_newcomer(call: Call, folder: Path) -> None:
     as_json = json.loads(call("report", "results.json", "--format", "json").out)
     assert as_json["counts"]["rows"] == 120
     as_csv = list(csv.DictReader(io.StringIO(call("report", "results.json", "--format", "csv").out)))
+    assert {row["changed"] for row in as_csv if row["status"] == "updated"} >= {"products,roles"}
     assert [row["email"] for row in as_csv] == [f"user{number:05}@example.edu" for number in range(1, 121)]
     assert "| created | 20 |" in call("report", "results.json", "--format", "md").out
 
@@ -143,7 +144,12 @@ def test_several_reports_add_up(call: Call, folder: Path) -> None:
     total = json.loads(call("report", "one.json", "two.json", "--format", "json").out)
     assert (total["counts"]["rows"], total["counts"]["created"], total["counts"]["rejected"]) == (4, 2, 2)
     assert [(problem["code"], problem["count"]) for problem in total["problems"]] == [("product-unknown", 2)]
-    assert "2 runs: 4 rows" in call("report", "one.json", "two.json").out
+    shown = call("report", "one.json", "two.json").out
+    assert "2 runs: 4 rows" in shown
+    assert re.search(r"^ {12}did you mean", shown, re.MULTILINE)  # rows of different files say nothing side by side
+    cells = csv.DictReader(io.StringIO(call("report", "one.json", "two.json", "--format", "csv").out))
+    assert [(row["row"], row["report"]) for row in cells] == [(r, f) for f in ("one.json", "two.json") for r in "23"]
+    assert call("report", "one.json", "./one.json").code == 2
 
 
 def test_failed_shows_the_rows_in_trouble_only(call: Call, folder: Path) -> None:
@@ -232,6 +238,62 @@ def test_a_token_without_a_target_is_not_sent_to_a_rehearsal(call: Call, folder:
     called = call("run", "users.csv")
     assert called.code == 4
     assert "--env staging" in called.err
+
+
+@pytest.mark.parametrize("name", ["SCHOOL", "EMAIL", "PASSWORD", "TOKEN"])
+def test_half_a_configuration_is_no_rehearsal(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whoever names a school or an account means a real place."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    monkeypatch.setenv(f"BULKUSERS_{name}", "something")
+    called = call("run", "users.csv")
+    assert called.code == 4
+    assert "nothing says where to send" in called.err
+    assert not (folder / "results.json").exists()
+
+
+def test_a_quiet_rehearsal_has_to_be_asked_for(call: Call, folder: Path) -> None:
+    """A nightly job that lost its environment would seem to have worked."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    called = call("run", "users.csv", "--quiet")
+    assert (called.code, "nothing is configured" in called.err) == (4, True)
+    assert call("run", "users.csv", "--quiet", "--env", "sandbox").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "place"),
+    [
+        ("--env sandbox", {"BASE_URL": "http://127.0.0.1:1"}, "sandbox inside this program (from an option)"),
+        ("--env staging", {"BASE_URL": "http://127.0.0.1:1"}, "staging, https://staging.coursedog.com/api/v1 (from an"),
+        ("--base-url http://127.0.0.1:1", {"ENV": "sandbox"}, "custom, http://127.0.0.1:1 (from an option)"),
+        ("", {"BASE_URL": "http://127.0.0.1:1"}, "custom, http://127.0.0.1:1 (from the environment)"),
+        ("", {}, "sandbox inside this program (from coursedog.properties)"),
+    ],
+)
+def test_where_to_send_is_what_was_said_nearest(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, options: str, variables: dict[str, str], place: str
+) -> None:
+    """An option goes before the environment also where one names an environment and the other a URL."""
+    (folder / "coursedog.properties").write_text("env = sandbox\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(f"BULKUSERS_{name}", value)
+    assert f"environment: {place}" in call("doctor", *options.split()).out
+
+
+@pytest.mark.parametrize("where", ["options", "environment"])
+def test_two_places_said_alike_are_wrong_usage(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Nobody can know which is meant."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    said = {"--env": "sandbox", "--base-url": "http://127.0.0.1:1"}
+    options = [word for pair in said.items() for word in pair] if where == "options" else []
+    if not options:
+        monkeypatch.setenv("BULKUSERS_ENV", said["--env"])
+        monkeypatch.setenv("BULKUSERS_BASE_URL", said["--base-url"])
+    called = call("run", "users.csv", *options)
+    assert (called.code, "leave one out" in called.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -363,9 +425,32 @@ def test_a_question_is_asked_on_a_terminal_only(folder: Path, sandbox: str) -> N
     (folder / "coursedog.properties").write_text(f"base_url = {sandbox}\nschool = example_university\ntoken = t\n")
     assert b"registration mail to each" in on_terminal("run", "users.csv", typed=b"\n")
     assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is False
-    assert b"Sending to http://127.0.0.1" in on_terminal("run", "users.csv", typed=b"y\n")
+    assert b"Sending to 127.0.0.1" in on_terminal("run", "users.csv", typed=b"y\n")
     assert json.loads((folder / "results.json").read_bytes())["run"]["options"]["notify"] is True
     assert b"registration mail to each" not in on_terminal("run", "users.csv", "--no-notify", typed=b"")
+
+
+@pytest.mark.parametrize("mode", [["--existing", "overwrite"], ["--lists", "replace"]])
+def test_taking_values_from_many_is_asked_about(
+    folder: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch, mode: list[str]
+) -> None:
+    """With the place and the school; Enter means no, and nothing is sent. Up to ten users need no question."""
+    monkeypatch.setenv("BULKUSERS_PASSWORD", "sandbox")
+    (folder / "coursedog.properties").write_text(
+        f"base_url = {sandbox}\nschool = example_university\nemail = admin@example.edu\n"
+    )
+    rows = [f"Example,User {n:05},user{n:05}@example.edu,catalog,example-admin" for n in range(1, 22)]
+    run = ("run", "users.csv", "--no-notify", *mode)
+    write_users(folder, *rows[:10])
+    assert b"would lose" not in on_terminal(*run, typed=b"", code=0)
+    assert {row["status"] for row in rows_of(folder / "results.json")} == {"updated"}
+    write_users(folder, *rows[10:])
+    shown = on_terminal(*run, typed=b"\n", code=8)
+    assert b"11 users of 127.0.0.1" in shown
+    assert b"(example_university) would lose" in shown
+    assert len(rows_of(folder / "results.json")) == 10
+    on_terminal(*run, typed=b"y\n", code=0)
+    assert [row["status"] for row in rows_of(folder / "results.json")] == ["updated"] * 11
 
 
 def test_ctrl_c_at_a_question_is_an_answer(folder: Path, sandbox: str) -> None:
@@ -450,7 +535,7 @@ def test_readme_and_help_name_the_same_commands_and_options() -> None:
     said_commands = set(re.findall(r"^\| `bulkusers (\w+)", readme, re.MULTILINE))
     assert said_commands == set(commands())
     said_options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme))
-    foreign = {"--editable", "--now"}  # of other programs
+    foreign = {"--editable", "--now", "--quick"}  # of other programs
     real = {option for options in commands().values() for option in options if option.startswith("--")}
     real |= {"--version", "--help"}
     assert said_options - foreign - real == set()

@@ -113,7 +113,7 @@ def test_programs_get_json_and_an_exit_code(call: Call) -> None:
     assert [row["status"] for row in made["rows"]] == ["updated", "updated", "unchanged", "created", "created"]
     assert {"field": "firstName", "old": "Example", "new": "Renamed"} in made["rows"][1]["changes"]
     assert made["unknown_ids"][0]["id"] == "Example Scheduler"
-    assert call("run", "users.csv", "--changed-only", "--quiet")[0] == 0
+    assert call("run", "users.csv", "--changed-only")[0] == 0
     report = json.loads(Path("results.json").read_text())
     assert {name: count for name, count in report["counts"].items() if count} == {
         name: count for name, count in made["counts"].items() if count
@@ -129,6 +129,17 @@ def test_an_overwrite_says_who_lost_something(call: Call) -> None:
     assert "lost values" not in call("run", "users.csv")[1]
 
 
+def test_unknown_ids_are_told_even_where_it_is_quiet(call: Call) -> None:
+    """A role that does not exist gives nobody access; a plain run reads no list to compare with."""
+    code, out, _ = call("run", "users.csv", "--changed-only", "--quiet")
+    assert (code, "1 role id that the school does not have or use" in out) == (0, True)
+    assert "(row 3)" in out
+    assert "1 role id that the school" in call("report", "results.json")[1]
+    events = call("run", "users.csv", "--changed-only", "--log-format", "json")[2].splitlines()
+    assert [warning["code"] for warning in json.loads(events[-1])["warnings"]] == ["ids-unknown"]
+    assert call("run", "users.csv", "--quiet")[:2] == (0, "")
+
+
 def test_a_cap_refuses_and_says_how_to_allow_it(call: Call) -> None:
     """Exit 8, and nothing is written."""
     code, _, err = call("run", "users.csv", "--max-updates", "1")
@@ -136,6 +147,22 @@ def test_a_cap_refuses_and_says_how_to_allow_it(call: Call) -> None:
     assert "2 users would be updated, and --max-updates allows 1" in err
     assert "--max-updates 2" in err
     assert not Path("results.json").exists()
+
+
+def test_a_dry_run_says_that_a_cap_would_refuse(call: Call) -> None:
+    """With the run's exit code; the commands that it names are ones that there are."""
+    options = ("--max-updates", "1", "--concurrency", "3", "--lists", "replace")
+    code, out, _ = call("run", "users.csv", "-n", *options)
+    assert code == call("run", "users.csv", *options)[0] == 8
+    assert "2 users would be updated, and --max-updates allows 1" in " ".join(out.split())
+    assert "bulkusers plan users.csv --lists replace --details" in out
+    assert "bulkusers run" not in out
+    code, out, _ = call("run", "users.csv", "-n", "--max-updates", "2", "--concurrency", "3")
+    assert code == 0
+    assert "bulkusers run users.csv --concurrency 3 --max-updates 2" in out
+    out = call("plan", "users.csv", "--details", "--detailed-exitcode", "--rate", "20")[1]
+    assert "bulkusers plan users.csv --rate 20 --detailed-exitcode --details" in out
+    assert "bulkusers run users.csv --rate 20\n" in out
 
 
 def test_an_undo_asks_shows_and_does(call: Call) -> None:
@@ -154,6 +181,14 @@ def test_an_undo_asks_shows_and_does(call: Call) -> None:
     assert (code, "the report says where" in err) == (4, True)
 
 
+def test_an_undo_beside_an_interrupted_one_says_what_it_does(call: Call) -> None:
+    """It begins anew and moves the other's journal aside, as a run does."""
+    call("run", "users.csv", "--quiet")
+    Path("results.undo.json.journal").write_bytes(b"")
+    code, _, err = call("undo", "results.json", "--yes", "--quiet")
+    assert (code, "results.undo.json.journal is an interrupted run's" in err) == (0, True)
+
+
 def test_an_undo_names_whom_it_leaves(call: Call) -> None:
     """Who was changed by another run since is listed with the fields; the exit code says that somebody was left."""
     call("run", "users.csv", "--quiet")
@@ -164,6 +199,30 @@ def test_an_undo_names_whom_it_leaves(call: Call) -> None:
     assert "Left as they are: 1 user" in out
     assert "row 3  user00002@example.edu" in out
     assert "firstName" in out
+    for shown in (call("report", "results.undo.json"), call("report", "results.undo.json", "--failed")):
+        assert "row 3  user00002@example.edu" in shown[1]
+    assert "user00001" not in shown[1]
+
+
+def test_an_undo_of_a_run_that_changed_nobody_names_the_one_before(call: Call) -> None:
+    """After two nights in which nothing changed, the report that was moved aside first is the one that is meant."""
+    for _ in range(3):
+        call("run", "users.csv", "--quiet")
+    Path("results.undo.json").write_text("{}")
+    Path("results.undo.before.jsonl").write_text("{}")
+    code, _, err = call("undo", "results.json", "--yes")
+    [changed] = [path.name for path in Path().glob("results.[0-9]*.before.jsonl")]
+    former = changed.replace(".before.jsonl", ".json")
+    assert (code, "changed nobody" in err, f"is {former}" in err) == (3, True, True)
+    assert call("undo", former, "--yes")[0] == 0
+
+
+def test_whom_an_undo_would_delete_is_called_so(call: Call) -> None:
+    """And whom the undo of that would create, too."""
+    call("run", "users.csv", "--quiet")
+    assert "user00201@example.edu  would be deleted\n" in call("undo", "results.json", "-n", "--delete-created")[1]
+    call("undo", "results.json", "--yes", "--delete-created", "--quiet")
+    assert "user00201@example.edu  would be created\n" in call("undo", "results.undo.json", "-n")[1]
 
 
 def test_an_undo_that_goes_on_with_nothing_asks(call: Call) -> None:

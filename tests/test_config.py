@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import bulkusers.cli.app  # noqa: F401 - it knows every option
 from bulkusers.cli.config import (
     PROPERTIES,
     Target,
@@ -154,6 +155,16 @@ def test_a_key_that_means_nothing_is_named(write: Write, capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert "tokn is not used" in said
     assert TOKEN not in said
+
+
+def test_a_variable_that_means_nothing_is_named(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cap with a typing error in its name would cap nothing; an option of any command is known."""
+    for name in ("TOKEN", "PASSWORD", "RATE", "PORT", "MAX_UPDATE"):
+        monkeypatch.setenv(f"BULKUSERS_{name}", "0")
+    read_properties(write(""), Screen())
+    assert capsys.readouterr().err == "warning: BULKUSERS_MAX_UPDATE is not used: there is no such option\n"
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,10 @@ def test_caps_are_numbers_or_shares_of_all_rows(
     for status in [Status.CREATED] * 2 + [Status.UPDATED] * 4:
         forecast(Foreseen(make_outcome(2, status)))
     caps = [None if text is None else Share(text) for text in (creates, updates)]
-    found = list(forecast.exceeded(*caps))
-    assert [what for what, _, _ in found] == exceeded
-    assert all(number == {"created": 2, "updated": 4}[what] and cap in caps for what, number, cap in found)
+    found = [str(refusal) for refusal in forecast.exceeded(*caps)]
+    said = {"created": f"2 users would be created, and --max-creates allows {creates}"}
+    said["updated"] = f"4 users would be updated, and --max-updates allows {updates}"
+    assert found == [said[what] for what in exceeded]
 
 
 # Forecast and run, on drawn files and drawn records.

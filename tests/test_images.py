@@ -274,13 +274,14 @@ async def test_every_update_that_was_sent_has_its_image_however_full_the_disk(
     """Wherever the disk ends, what the API saw can be taken back."""
     before = dict(sandbox.users)
     rows = [line(number, first="Renamed") for number in range(1, 21)]
-    with file_size_limit(limit), pytest.raises(StorageError):
+    with file_size_limit(limit), pytest.raises(StorageError) as caught:
         await send_lines(sandbox, tmp_path, *rows, concurrency=3)
     changed = {email for email, record in sandbox.users.items() if record != before[email]}
     images = {images[0].email: images[0] for images in read(path).values()}
     assert changed <= images.keys()
     assert all(images[email].before == before[email] for email in images)
     assert len(changed) < 20
+    assert f"so far: {len(changed)}; make room, then go on with --resume" in caught.value.hint
 
 
 @pytest.mark.parametrize("changed_only", [True, False])

@@ -272,7 +272,7 @@ def test_a_journal_of_another_file_or_target_is_refused(path: Path, create: Open
     with create() as journal:
         journal(make_outcome(2))
     before = path.read_bytes()
-    with pytest.raises(SourceError, match="its sha256 and school differs"):
+    with pytest.raises(SourceError, match="the file has changed and --school is another"):
         Journal.reopen(path, RUN | {"sha256": "other", "school": "other"})
     assert path.read_bytes() == before
 

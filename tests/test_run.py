@@ -361,6 +361,33 @@ async def test_one_hiccup_at_the_login_is_no_end(send: Send, sandbox: Sandbox, m
 
 
 @pytest.mark.parametrize(
+    ("order", "logins", "code"),
+    [
+        ({"action": "reset_before", "times": 2}, 3, 0),
+        ({"action": "reset_after", "times": 1}, 2, 0),
+        ({"action": "status", "status": 502, "times": 2}, 3, 0),
+        ({"action": "reset_before", "times": 9}, 3, 7),
+        ({"action": "status", "status": 401, "times": 9}, 1, 4),
+        ({"action": "status", "status": 423, "times": 9}, 1, 4),
+    ],
+)
+async def test_a_login_whose_answer_is_lost_is_sent_again_twice(
+    send: Send,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    order: dict[str, Any],
+    logins: int,
+    code: int,
+) -> None:
+    """One blip is not to cost a night; a refusal is final, for too many of them lock the account."""
+    monkeypatch.setattr("bulkusers.retry.FIRST_BACKOFF", 0.01)
+    sandbox.faults = [Fault(path="*/sessions", **order)]
+    report = await send(line(3), token=Secret(), email=sandbox.email, password=Secret(sandbox.password))
+    assert report.exit_code == code
+    assert len([entry for entry in sandbox.ledger if entry.path.endswith("/sessions")]) == logins
+
+
+@pytest.mark.parametrize(
     ("method", "status", "words"),
     [
         ("POST", 413, "session *** is over"),

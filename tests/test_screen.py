@@ -227,7 +227,7 @@ def test_what_the_first_reading_found_is_told(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.splitlines() == [
         "Columns that are not used: Shoe Size, Notes",
         "warning: names in capitals (rows 2, 3, …)",
-        "warning: blank rows (rows 7)",
+        "warning: blank rows (row 7)",
     ]
     note_facts(Facts("users.csv", "", 9, "utf-8", ",", (), (), 0, ()), Screen())
     assert capsys.readouterr().err == ""

@@ -180,16 +180,17 @@ def test_standard_input_cannot_be_sent_again(make_report: MakeReport) -> None:
 
 
 def test_a_summary_fits_a_screen(make_report: MakeReport) -> None:
-    """Whatever an API says and however many rows there are; no sentence is lost but those of problems, cut short."""
+    """Whatever an API says and however many rows there are, and no sentence is lost: cron mails the remedy, too."""
     hint = "use an account whose role has the permission, and get its token with: bulkusers login --env production"
     stopped = {"reason": "the first 10 rows were all refused alike: " + "the API says a lot " * 15, "hint": hint}
     counts = {str(status): 1_000_000 for status in Status}
     problems = [make_problem(1_000_000, "a long sentence " * 20, "a long hint " * 20) for _ in range(50)]
     lines = list(summarize(make_report(*problems, run={"stopped": stopped}, **counts)))
     assert [line for line in lines if len(line) > WIDTH] == []
-    assert len(lines) < 50
+    assert len(lines) < 90
     words = " ".join(" ".join(lines).split())
     assert hint in words
+    assert "rows 2, 3, 4, 5, 6, …: a long hint " + "a long hint " * 18 + "a long hint" in words
     assert stopped["reason"].strip() in words
 
 

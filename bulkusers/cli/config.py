@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from bulkusers.cli.options import VARIABLES
 from bulkusers.cli.screen import Screen
 from bulkusers.errors import SettingsError
 from bulkusers.files import replacing
@@ -63,6 +64,9 @@ def read_properties(path: Path | None, screen: Screen) -> dict[str, str]:
         screen.warn(f"{file} holds a token, and others can read it: chmod 600 {file}")
     screen.detail(f"{file} says: {', '.join(said) or 'nothing'}")
     variables = sorted(name for name in os.environ if name.startswith("BULKUSERS_"))
+    for name in variables:
+        if name not in VARIABLES:
+            screen.warn(f"{name} is not used: there is no such option")
     screen.detail(f"the environment says: {', '.join(variables) or 'nothing'}")
     return said
 

@@ -130,9 +130,8 @@ def _list_settings(
         given = SOURCES.get(source.name if source else "")
         return given or (file if key in said else "")
 
-    where = origin("base_url", "base_url") or origin("env", "env") or "the default"
-    if origin("env", "") and not origin("base_url", ""):
-        where = origin("env", "")
+    ordered = next((name for name in ("base_url", "env") if context.params[name]), "")
+    where = origin(ordered, "") if ordered else file if said.keys() & {"base_url", "env"} else "the default"
     host = f", {target.base_url}" if target.base_url else " inside this program"
     yield _setting("environment", f"{target.environment}{host}", where)
     yield _setting("school", target.school, origin("school", "school"))

@@ -72,33 +72,54 @@ def parse_duration(text: str) -> Duration:
 
 def parse_share(text: str) -> Share:
     """Read a number of rows, or a percentage of all: 20, 5%, 0.5%."""
-    if not re.fullmatch(r"\d{1,9}|\d{1,3}(\.\d{1,6})?%", text, re.ASCII):
+    if not re.fullmatch(r"\d{1,9}|(\d{1,2}(\.\d{1,6})?|100)%", text, re.ASCII):
         raise typer.BadParameter(f"{text!r} is no number of rows; they look like 20 or 5%")
     return Share(text)
+
+
+VARIABLES: Final = {"BULKUSERS_TOKEN", "BULKUSERS_PASSWORD"}  # and one for each option
 
 
 def option(*names: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer.Option takes and gives
     """Return an option whose environment variable follows the one rule: --max-duration = BULKUSERS_MAX_DURATION."""
     variable = "BULKUSERS_" + names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper()
+    VARIABLES.add(variable)
     return typer.Option(*names, envvar=variable, show_envvar=False, help=text, **more)
+
+
+def _nearer(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Let one of --env and --base-url go before the other where it alone is an option, the other the environment's."""
+    other = "base_url" if parameter.name == "env" else "env"
+    if value is None or context.params.get(other) is None:
+        return value
+    # options are read before the environment, whatever their order
+    if context.get_parameter_source(other) == context.get_parameter_source(parameter.name or ""):
+        raise typer.BadParameter("--env and --base-url both say where to send: leave one out")
+    return None
 
 
 ONE_RUN_ONLY: Final = {"resume", "dry_run"}  # the next run decides anew
 
 
-def as_typed(context: typer.Context) -> tuple[str, ...]:
+def as_typed(context: typer.Context, command: str = "") -> tuple[str, ...]:
     """Return the options that were given on the command line, for a command that is to do the same.
 
-    What the environment and the properties file say, they will say again.
+    Those that another `command` does not have are left out. What the environment and the properties file say, they
+    will say again.
     """
-    return tuple(_spell_options(context))
+    assert context.parent is not None
+    there: Any = context.parent.command
+    known = {parameter.name for parameter in there.commands[command or context.command.name].params}
+    return tuple(_spell_options(context, known))
 
 
-def _spell_options(context: typer.Context) -> Iterator[str]:
+def _spell_options(context: typer.Context, known: set[str]) -> Iterator[str]:
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if parameter.param_type_name != "option" or name in ONE_RUN_ONLY or not source or source.name != "COMMANDLINE":
+        if parameter.param_type_name != "option" or not source or source.name != "COMMANDLINE":
+            continue
+        if name not in known or name in ONE_RUN_ONLY:
             continue
         value = context.params[name]
         yield parameter.secondary_opts[0] if value is False else parameter.opts[0]
@@ -114,10 +135,17 @@ Env = Annotated[
     option(
         "--env",
         text="Which API. With nothing configured, `run` uses a sandbox inside this program; nothing goes out.",
+        callback=_nearer,
     ),
 ]
 BaseUrl = Annotated[
-    str | None, option("--base-url", metavar="URL", text="Another host; plain http only to this machine.")
+    str | None,
+    option(
+        "--base-url",
+        metavar="URL",
+        text="Another host, instead of --env; plain http only to this machine.",
+        callback=_nearer,
+    ),
 ]
 School = Annotated[str | None, option("--school", metavar="ID", text="School Unique ID (Admin > Settings).")]
 Email = Annotated[str | None, option("--email", metavar="EMAIL", text="The account that logs in.")]

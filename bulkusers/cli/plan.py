@@ -1,6 +1,5 @@
 """`bulkusers plan`."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.screen import Screen, note_facts, printable, write_data
 from bulkusers.cli.summary import (
-    cut,
     describe_target,
     duration,
+    fold,
     list_problems,
+    name_rows,
     plural,
     run_command,
     table_of_counts,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 CHANGES: Final = {Status.CREATED, Status.UPDATED}
 MOST_SHOWN: Final = 8  # lines of one kind on a screen
+LISTS: Final = 3  # requests with --changed-only before the first user: all users, roles, departments
 PENDING: Final = 9  # exit code
-PLAN_ONLY: Final = {"--json", "--details", "--detailed-exitcode"}
 
 
 def plan(
@@ -79,7 +79,7 @@ def plan(
             "retries": retries, "timeout": timeout, "ca_file": ca_file,
         }  # fmt: skip
         how = Showing(details=details, as_json=as_json, detailed_exitcode=detailed_exitcode)
-        code = show_plan(source, aim, more, how, opt.as_typed(context), screen)
+        code = show_plan(source, aim, more, how, context, screen)
     raise typer.Exit(code)
 
 
@@ -93,11 +93,11 @@ class Showing:
 
 
 def show_plan(
-    source: Source, aim: Aim, more: dict[str, Any], how: Showing, arguments: Sequence[str], screen: Screen
+    source: Source, aim: Aim, more: dict[str, Any], how: Showing, context: typer.Context, screen: Screen
 ) -> int:
     """Make a plan, show it, and return the exit code."""
     with run_in_loop(_make_plan(source, aim, more, screen)) as made:
-        code = exit_code(made.forecast.counts, None)
+        code = exit_code(made.forecast.counts, next(made.refusals(), None))
         if how.detailed_exitcode and code == 0 and any(made.forecast.counts[status] for status in CHANGES):
             code = PENDING
         if how.as_json:
@@ -105,8 +105,7 @@ def show_plan(
             return code
         if how.details:
             write_data(line for foreseen in made.rows() for line in _row(foreseen))
-        asked = tuple(word for word in arguments if word not in PLAN_ONLY)
-        screen.result(_summarize(made, asked), code, counts=made.forecast.counts)
+        screen.result(_summarize(made, context), code, counts=made.forecast.counts)
     return code
 
 
@@ -121,7 +120,7 @@ async def _make_plan(source: Source, aim: Aim, more: dict[str, Any], screen: Scr
         return await plan(source, settings, brake=brake)
 
 
-def _summarize(made: "Plan", arguments: Sequence[str]) -> Iterator[str]:
+def _summarize(made: "Plan", context: typer.Context) -> Iterator[str]:
     """Yield what a person needs to decide: a screen."""
     settings, forecast, path = made.settings, made.forecast, made.facts.path
     place = {"environment": settings.environment, "base_url": settings.base_url, "school": settings.school}
@@ -138,14 +137,19 @@ def _summarize(made: "Plan", arguments: Sequence[str]) -> Iterator[str]:
     )
     plain, changed_only = forecast.requests(settings.existing)
     yield f"Requests: about {_effort(plain, settings.rate)};"
-    yield f"  with --changed-only about {_effort(changed_only + 1, settings.rate)}"
+    yield f"  with --changed-only about {_effort(changed_only + LISTS, settings.rate)}"
     yield ""
+    refusals = list(made.refusals())
+    for refusal in refusals:
+        yield from fold(f"A run would be refused: {refusal}.")
     yield "Nothing was sent. Next:"
     if path == "-":
         yield "  pipe the file into bulkusers run"
         return
-    yield f"  every change: {shlex.join(['bulkusers', 'plan', path, *arguments, '--details'])}"
-    yield f"  to do it:     {run_command(path, arguments)}"
+    plan_again = [word for word in opt.as_typed(context, "plan") if word != "--details"]
+    yield f"  every change: {run_command(path, plan_again, '--details', command='plan')}"
+    if not refusals:
+        yield f"  to do it:     {run_command(path, opt.as_typed(context, 'run'))}"
 
 
 def _effort(requests: int, rate: float) -> str:
@@ -168,8 +172,8 @@ def _list_changes(made: "Plan") -> Iterator[str]:
     yield ""
     yield "Changes:"
     if losses := forecast.tally.losses.count:
-        rows = _some(forecast.tally.losses.rows, losses)
-        yield f"  {losses:>9,} would lose values that stand in their records (rows {rows})"
+        rows = name_rows(forecast.tally.losses.rows, losses)
+        yield f"  {losses:>9,} would lose values that stand in their records ({rows})"
     yield from _first(lines)
 
 
@@ -185,16 +189,12 @@ def _list_strangers(made: "Plan") -> Iterator[str]:
 def _stranger(stranger: "Stranger") -> Iterator[str]:
     meant = f", did you mean {stranger.suggestion}?" if stranger.suggestion else ""
     trouble = "inactive" if stranger.inactive else f"unknown{meant}"
-    yield f"{stranger.count:>9,} {stranger.kind} {stranger.id}: {trouble} (row {_some(stranger.rows, stranger.count)})"
-
-
-def _some(rows: Sequence[int], count: int) -> str:
-    return ", ".join(map(str, rows)) + (", …" if count > len(rows) else "")
+    yield f"{stranger.count:>9,} {stranger.kind} {stranger.id}: {trouble} ({name_rows(stranger.rows, stranger.count)})"
 
 
 def _first(lines: Sequence[str]) -> Iterator[str]:
     for line in lines[:MOST_SHOWN]:
-        yield cut(f"  {printable(line)}")
+        yield from fold(f"  {printable(line)}", 12)
     if (more := len(lines) - MOST_SHOWN) > 0:
         yield f"{'':>12}and {more:,} more: --json has all"
 
@@ -233,7 +233,7 @@ def _json(made: "Plan", code: int) -> Iterator[str]:
             "input": {"path": made.facts.path, "sha256": made.facts.sha256, "rows": made.facts.rows},
             "options": {"existing": settings.existing, "lists": settings.lists, "notify": settings.notify},
             "mails": forecast.counts[Status.CREATED] if settings.notify else 0,
-            "requests": {"plain": plain, "changed_only": changed_only + 1},
+            "requests": {"plain": plain, "changed_only": changed_only + LISTS},
             "exit_code": code,
         },
         "counts": forecast.counts,

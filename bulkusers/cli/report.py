@@ -17,7 +17,7 @@ from bulkusers.models import Status
 from bulkusers.report import Report, add_up, read_report
 from bulkusers.tally import IN_TROUBLE
 
-CELLS = ("row", "email", "status", "code", "message", "hint", "attempts", "ms")
+CELLS = ("row", "email", "status", "code", "message", "hint", "attempts", "ms", "changed", "report")
 NOT_DONE = IN_TROUBLE | {Status.UNPROCESSED}
 
 
@@ -29,6 +29,8 @@ def report(
     ] = False,
 ) -> None:
     """Read outcome reports: summary, failures, exports."""
+    if len({path.resolve() for path in results}) < len(results):
+        raise typer.BadParameter("a report is named twice, and would be counted twice", param_hint="RESULTS.json")
     if len(results) == 1 and is_journal(results[0]):
         _show_progress(results[0], output)
         return
@@ -107,8 +109,10 @@ def _json(reports: Sequence[Report], *, failed: bool) -> Iterator[str]:
 
 
 def _cells(reports: Sequence[Report], *, failed: bool) -> Iterator[list[str]]:
-    for row in _rows(reports, failed=failed):
-        yield [safe_cell(str(row.get(cell, ""))) for cell in CELLS]
+    for report in reports:
+        for row in _rows([report], failed=failed):
+            row |= {"changed": ",".join(row.get("changed", ())), "report": report.path}
+            yield [safe_cell(str(row.get(cell, ""))) for cell in CELLS]
 
 
 def _md(reports: Sequence[Report], *, failed: bool) -> Iterator[str]:
@@ -136,6 +140,8 @@ def _md_table(left: str, right: str, lines: Iterable[tuple[object, object]]) -> 
 
 def _rows(reports: Sequence[Report], *, failed: bool) -> Iterator[dict[str, Any]]:
     for report in reports:
+        # whom an undo leaves as is was to be taken back, and is not
+        not_done = NOT_DONE | ({Status.SKIPPED} if report.run.get("command") == "undo" else set())
         for row in report.rows():
-            if not failed or row["status"] in NOT_DONE:
+            if not failed or row["status"] in not_done:
                 yield row

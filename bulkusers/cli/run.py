@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,12 +13,12 @@ from bulkusers.cli import options as opt
 from bulkusers.cli.config import Target
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.plan import Showing, show_plan
-from bulkusers.cli.screen import Screen, note_facts
-from bulkusers.cli.summary import run_command, summarize
+from bulkusers.cli.screen import Screen, note_facts, note_journal
+from bulkusers.cli.summary import describe_target, name_rows, summarize
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import CapError, Interrupted, TimeUpError
-from bulkusers.files import check_place
 from bulkusers.models import Existing, Lists, Outcome, Share
+from bulkusers.report import STRANGE_IDS
 from bulkusers.source import Source, open_source
 from bulkusers.tally import IN_TROUBLE, Tally
 
@@ -84,18 +84,16 @@ def run(
         note_facts(source.facts, screen)
         more: dict[str, Any] = {
             "existing": existing, "lists": lists, "rate": rate, "retries": retries, "timeout": timeout,
-            "ca_file": ca_file,
+            "ca_file": ca_file, "max_creates": max_creates, "max_updates": max_updates,
         }  # fmt: skip
-        arguments = opt.as_typed(context)
         if dry_run:
-            code = show_plan(source, aim, more | {"notify": bool(notify)}, Showing(), arguments, screen)
-            raise typer.Exit(code)
+            raise typer.Exit(show_plan(source, aim, more | {"notify": bool(notify)}, Showing(), context, screen))
         more |= {
-            "changed_only": changed_only, "max_creates": max_creates, "max_updates": max_updates,
-            "notify": _decide_on_mails(notify, aim.target, screen), "concurrency": concurrency,
+            "changed_only": changed_only, "notify": _decide_on_mails(notify, aim.target, screen),
+            "concurrency": concurrency,
         }  # fmt: skip
-        order = Order(source, report, resume, arguments, max_duration, max_failures)
-        _note_journal(order, screen)
+        order = Order(source, report, resume, opt.as_typed(context), max_duration, max_failures)
+        note_journal(report, screen, resume=resume)
         code = run_in_loop(_send(order, aim, more, screen))
     raise typer.Exit(code)
 
@@ -115,7 +113,9 @@ async def _send(order: Order, aim: Aim, more: dict[str, Any], screen: Screen) ->
 
         on_signals(stop)
         tally = _count_within_limits(order, brake)
-        asks = settings.existing is Existing.OVERWRITE and settings.environment != "sandbox" and screen.is_interactive
+        keeps = settings.existing is Existing.MERGE and settings.lists is Lists.ADD
+        takes = not (keeps or settings.existing is Existing.SKIP)
+        asks = takes and settings.environment != "sandbox" and screen.is_interactive
         async with screen.progress(tally):
             result = await upload(
                 order.source,
@@ -125,20 +125,23 @@ async def _send(order: Order, aim: Aim, more: dict[str, Any], screen: Screen) ->
                 arguments=order.arguments,
                 tally=tally,
                 brake=brake,
-                approve=partial(_approve_losses, screen=screen) if asks else None,
+                approve=partial(_approve_losses, target=aim.target, screen=screen) if asks else None,
             )
-    screen.result(summarize(result), result.exit_code, counts=result.counts, report=str(order.report))
+    strange = [warning for warning in result.warnings if warning["code"] == STRANGE_IDS]
+    facts = {"counts": result.counts, "warnings": result.warnings, "report": str(order.report)}
+    screen.result(summarize(result), result.exit_code, well=not strange, **facts)
     return result.exit_code
 
 
-def _approve_losses(forecast: "Forecast", *, screen: Screen) -> bool:
-    """Ask whether so many users may lose what the file leaves blank; a few need no question."""
+def _approve_losses(forecast: "Forecast", *, target: Target, screen: Screen) -> bool:
+    """Ask whether so many users may lose something; a few need no question."""
     losses = forecast.tally.losses
     if losses.count <= FEW:
         return True
-    rows = ", ".join(map(str, losses.rows))
-    screen.note(f"{losses.count:,} users would lose values that the file leaves blank (rows {rows}, …).")
-    return screen.confirm("Overwrite them?")
+    rows = name_rows(losses.rows, losses.count)
+    where = describe_target(asdict(target))
+    screen.note(f"{losses.count:,} users of {where} would lose values that they have now ({rows}).")
+    return screen.confirm("Take them away?")
 
 
 class CappedTally(Tally):
@@ -173,25 +176,10 @@ def _count_within_limits(order: Order, brake: "Brake") -> Tally:
     return Tally(rows) if order.max_failures is None else CappedTally(rows, order.max_failures, brake)
 
 
-def _note_journal(order: Order, screen: Screen) -> None:
-    """Say where a run begins that could go on, and one that cannot."""
-    from bulkusers.books import journal_of
-
-    journal = journal_of(order.report)
-    check_place(journal, "--report")
-    if order.resume and not journal.exists():
-        screen.note(f"There is no {journal}, so there is nothing to go on with: this run begins at the beginning.")
-    elif journal.exists() and not order.resume:
-        command = run_command(order.source.facts.path, order.arguments, "--resume")
-        screen.warn(f"{journal} is an interrupted run's; this run begins anew and moves it aside")
-        screen.warn(f"to go on with that one instead: {command}")
-
-
 def _decide_on_mails(notify: bool | None, target: Target, screen: Screen) -> bool:
     """Mail created users only if somebody said so."""
     if notify is None and target.base_url and screen.is_interactive:
-        where = target.environment if target.environment != "custom" else target.base_url
-        screen.note(f"Sending to {where}, school {target.school}.")
+        screen.note(f"Sending to {describe_target(asdict(target))}.")
         notify = screen.confirm("Send a registration mail to each user that is created?")
     elif notify is None:
         screen.note("Created users get no registration mail (--notify sends it).")

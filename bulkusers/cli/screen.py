@@ -17,8 +17,9 @@ from typing import ClassVar, Final, TextIO
 import typer
 
 from bulkusers.cli.options import LogFormat
-from bulkusers.cli.summary import WIDTH, cut, duration
+from bulkusers.cli.summary import WIDTH, duration, name_rows
 from bulkusers.errors import Interrupted, StorageError
+from bulkusers.files import check_place
 from bulkusers.models import Outcome, Status
 from bulkusers.source import Facts
 from bulkusers.tally import Tally
@@ -43,6 +44,11 @@ class Screen:
     def of_the_moment(cls) -> "Screen":
         """Return the screen that the command set up, or a plain one if it did not come so far."""
         return cls._latest or cls()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Tell whether nothing is said unless something is wrong."""
+        return self._quiet
 
     @property
     def is_interactive(self) -> bool:
@@ -114,9 +120,9 @@ class Screen:
         if outcome.hint:
             write(sys.stdout, f"    {outcome.hint}")
 
-    def result(self, lines: Iterable[str], code: int, **facts: object) -> None:
+    def result(self, lines: Iterable[str], code: int, *, well: bool = True, **facts: object) -> None:
         """Write what a command was asked for; where it is quiet, only if it is not all well."""
-        if self._quiet and not code:
+        if self._quiet and well and not code:
             return
         if self._json:
             self._log("error" if code else "info", "finished", exit_code=code, **facts)
@@ -173,8 +179,21 @@ def note_facts(facts: Facts, screen: Screen) -> None:
     if facts.ignored:
         screen.note(f"Columns that are not used: {', '.join(facts.ignored)}")
     for notice in facts.notices:
-        rows = ", ".join(str(row) for row in notice.rows)
-        screen.warn(f"{notice.message} (rows {rows}{', …' if notice.count > len(notice.rows) else ''})")
+        screen.warn(f"{notice.message} ({name_rows(notice.rows, notice.count)})")
+
+
+def note_journal(report: Path, screen: Screen, *, resume: bool) -> None:
+    """Say where a run begins that could go on, and one that cannot."""
+    from bulkusers.books import journal_of
+
+    journal = journal_of(report)
+    check_place(journal, "--report")
+    if resume and not journal.exists():
+        screen.note(f"There is no {journal}, so there is nothing to go on with: this run begins at the beginning.")
+    elif journal.exists() and not resume:
+        screen.warn(
+            f"{journal} is an interrupted run's; this run begins anew and moves it aside (--resume would go on with it)"
+        )
 
 
 def describe(tally: Tally, seconds: float) -> str:
@@ -191,7 +210,7 @@ def describe(tally: Tally, seconds: float) -> str:
     line = "  ".join(parts)
     if len(line) > WIDTH:  # of a million rows; the time to go says as much as the rate
         line = " ".join([parts[0], *parts[2:]])
-    return cut(line)
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
 
 def printable(text: str) -> str:

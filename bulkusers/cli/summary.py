@@ -2,16 +2,18 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from textwrap import wrap
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bulkusers.models import Status
-from bulkusers.report import Report
+from bulkusers.report import STRANGE_IDS, Report
 from bulkusers.tally import IN_TROUBLE, VALUES_LOST, Problem
 
 WIDTH: Final = 80
 MOST_SHOWN: Final = 6  # kinds of problem on a screen
+MOST_LEFT: Final = 10  # users whom an undo leaves as they are, on a screen
 MEANING: Final = {
     Status.CREATED: "",
     Status.UPDATED: "",
@@ -33,12 +35,16 @@ def summarize(report: Report) -> Iterator[str]:
         yield from fold(f"Stopped: {run['stopped']['reason']}")
     yield ""
     yield from table_of_counts(counts)
-    yield f"  {report.http['requests']:>9,} requests, {report.http['requests_per_second']:,} per second"
+    requests, pace = report.http["requests"], report.http["requests_per_second"]
+    yield f"  {requests:>9,} request{'' if requests == 1 else 's'}, {pace:,} per second"
     for warning in report.warnings:
-        if warning.get("code") == VALUES_LOST:
-            rows = ", ".join(map(str, warning["rows"])) + (", …" if warning["count"] > len(warning["rows"]) else "")
-            yield cut(f"  {warning['count']:>9,} {warning['message']} (rows {rows})")
+        if warning.get("code") in {VALUES_LOST, STRANGE_IDS}:
+            rows = name_rows(warning["rows"], warning["count"])
+            yield from fold(f"  {warning['count']:>9,} {warning['message']} ({rows})", 12)
     yield from list_problems(report.problems)
+    if run.get("command") == "undo" and counts[Status.SKIPPED]:
+        left = (row for row in report.rows() if row["status"] == Status.SKIPPED)
+        yield from list_left(((row["row"], row["email"], row["message"]) for row in left), counts[Status.SKIPPED])
     steps = list(next_steps(report))
     if steps:
         yield ""
@@ -66,18 +72,30 @@ def list_problems(problems: Sequence[Problem]) -> Iterator[str]:
     yield ""
     yield "Problems:"
     for problem in pressing[:MOST_SHOWN]:
-        yield cut(f"  {problem.count:>9,} {problem.message}")
-        yield cut(f"{'':>12}{name_rows(problem)}{f': {problem.hint}' if problem.hint else ''}")
+        yield from fold(f"  {problem.count:>9,} {problem.message}", 12)
+        what_to_do = filter(None, (name_rows(problem.rows, problem.count), problem.hint))
+        yield from fold(f"{'':>12}{': '.join(what_to_do)}", 12)
     if (more := len(pressing) - MOST_SHOWN) > 0:
         yield f"{'':>12}and {plural(more, 'more kind')}"
 
 
-def name_rows(problem: Problem) -> str:
-    """Name the first few rows that have a problem."""
-    rows = ", ".join(str(row) for row in problem.rows)
+def list_left(left: Iterable[tuple[int, str, str]], count: int) -> Iterator[str]:
+    """Yield whom an undo leaves as is, the first few of so many, and why."""
+    if count:
+        yield ""
+        yield f"Left as they are: {plural(count, 'user')}"
+    for row, email, message in islice(left, MOST_LEFT):
+        yield f"  row {row}  {email}"
+        yield from fold(f"      {message}", 6)
+    if count > MOST_LEFT:
+        yield f"  and {count - MOST_LEFT:,} more: the report names all (--failed)"
+
+
+def name_rows(rows: Sequence[int], count: int) -> str:
+    """Name the first few of so many rows."""
     if not rows:
         return ""
-    return f"row{'s' if problem.count > 1 else ''} {rows}{', …' if problem.count > len(problem.rows) else ''}"
+    return f"row{'s' if count > 1 else ''} {', '.join(map(str, rows))}{', …' if count > len(rows) else ''}"
 
 
 def next_steps(report: Report) -> Iterator[tuple[str, str]]:
@@ -140,11 +158,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def fold(sentence: str) -> list[str]:
-    """Return a sentence as lines of a screen's width; words such as paths stay whole."""
-    return wrap(sentence, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def cut(line: str) -> str:
-    """Shorten a line to the width of a screen."""
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+def fold(sentence: str, indent: int = 2) -> list[str]:
+    """Return a sentence as lines of a screen's width, nothing of it lost; words such as paths stay whole."""
+    return wrap(sentence, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

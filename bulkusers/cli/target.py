@@ -64,7 +64,10 @@ def take_aim(
     """
     profile = load_profile(api_profile)
     said = read_properties(properties, screen)
-    return aim_as_said(env, base_url, school, email, said, profile)
+    aim = aim_as_said(env, base_url, school, email, said, profile)
+    if screen.is_quiet:
+        refuse_default(aim.target)  # a job would seem to have worked, night after night
+    return aim
 
 
 def aim_as_said(
@@ -82,19 +85,22 @@ def aim_as_said(
 
     """
     target, token = find_target(env, base_url, school, said, profile), find_token(said)
-    if token and not target.configured:
+    email = email or said.get("email", "")
+    there = {"a token": token, "a school": target.school, "an e-mail": email, "a password": find_password()}
+    if not target.configured and any(there.values()):
+        what = next(name for name, value in there.items() if value)
         raise SettingsError(
-            "there is a token, but nothing says where to send",
+            f"there is {what}, but nothing says where to send",
             hint="add --env staging or --env production, or --env sandbox to try it out on this machine",
         )
-    return Aim(target, token, email or said.get("email", ""), profile)
+    return Aim(target, token, email, profile)
 
 
 def refuse_default(target: Target) -> None:
-    """Refuse to read from a sandbox that nobody asked for: what it says would be taken for a school's.
+    """Refuse a sandbox that nobody asked for, where what it says would be taken for a school's.
 
     Raises:
-        SettingsError: nothing says where to read.
+        SettingsError: nothing says where to send.
 
     """
     if not target.configured:

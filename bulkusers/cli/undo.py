@@ -3,24 +3,21 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
-from bulkusers.cli.screen import Screen
-from bulkusers.cli.summary import cut, describe_target, list_problems, plural, summarize, table_of_counts
+from bulkusers.cli.screen import Screen, note_journal
+from bulkusers.cli.summary import describe_target, list_left, list_problems, plural, summarize, table_of_counts
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import CapError, Interrupted, SettingsError
 from bulkusers.models import Outcome, Status
 from bulkusers.tally import Tally
 
 if TYPE_CHECKING:
-    from bulkusers.report import Report
     from bulkusers.undo import Done
-
-MOST_SHOWN: Final = 10  # users who are left as they are, on a screen
 
 
 def undo(
@@ -75,6 +72,7 @@ def undo(
         if not (yes or (resume and journal_of(place).exists())):  # that one was asked about
             _ask(done, screen, delete_created=delete_created)
         arguments = opt.as_typed(context)
+        note_journal(place, screen, resume=resume)
         code = run_in_loop(
             _send(
                 done, aim, more, screen, report=place, delete_created=delete_created, resume=resume, arguments=arguments
@@ -145,26 +143,8 @@ async def _send(
                 tally=tally,
                 brake=brake,
             )
-    screen.result(_summarize(result), result.exit_code, counts=result.counts, report=str(report))
+    screen.result(summarize(result), result.exit_code, counts=result.counts, report=str(report))
     return result.exit_code
-
-
-def _summarize(result: "Report") -> Iterator[str]:
-    yield from summarize(result)
-    left = [row for row in result.rows() if row["status"] == Status.SKIPPED]
-    yield from _list_left([(row["row"], row["email"], row["message"]) for row in left])
-
-
-def _list_left(left: Sequence[tuple[int, str, str]]) -> Iterator[str]:
-    """Yield who is left as is, and why."""
-    if left:
-        yield ""
-        yield f"Left as they are: {plural(len(left), 'user')}"
-    for row, email, message in left[:MOST_SHOWN]:
-        yield cut(f"  row {row}  {email}")
-        yield cut(f"      {message}")
-    if len(left) > MOST_SHOWN:
-        yield f"  and {len(left) - MOST_SHOWN:,} more: the report names all"
 
 
 def _show(done: "Done", aim: Aim, more: dict[str, Any], screen: Screen, *, delete_created: bool) -> int:
@@ -195,10 +175,11 @@ def _tell(done: "Done", tally: Tally, outcomes: Sequence[Outcome]) -> Iterator[s
     yield ""
     for outcome in outcomes:
         if outcome.status in {Status.CREATED, Status.UPDATED}:
-            what = outcome.code or ", ".join(outcome.changed)
-            yield f"row {outcome.row}  {outcome.email}  would be {outcome.status} ({what})"
+            fields = f" ({', '.join(outcome.changed)})" if outcome.changed else ""
+            yield f"row {outcome.row}  {outcome.email}  would be {outcome.code or outcome.status}{fields}"
     yield from table_of_counts(tally.counts)
     yield from list_problems(tally.problems())
-    yield from _list_left([(o.row, o.email, o.message) for o in outcomes if o.status is Status.SKIPPED])
+    left = ((o.row, o.email, o.message) for o in outcomes if o.status is Status.SKIPPED)
+    yield from list_left(left, tally.counts[Status.SKIPPED])
     yield ""
     yield "Nothing was sent."
