@@ -47,7 +47,7 @@ def tell(cases: dict[str, Case]) -> list[list[str]]:
     return [
         [
             NAMES[name],
-            f"{case.spread(lambda run: run.rows).median:,}",
+            f"{case.spread(lambda run: run.rows).median:,.0f}",
             f"{case.spread(lambda run: run.rate):,.0f}",
             f"{case.spread(cpu_us):,.1f}",
             f"{case.spread(lambda run: run.busy).median:.0%}",
