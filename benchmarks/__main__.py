@@ -90,25 +90,23 @@ def plain(value: object) -> object:
     raise TypeError(value)
 
 
-def write_results(results: Mapping[str, Result]) -> None:
-    """Write everything that was measured."""
-    said = {
-        "machine": describe_machine(),
-        "scenes": {
-            name: {"title": result.title, "figures": result.figures, "notes": result.notes}
-            for name, result in results.items()
-        },
-        "goals": [
-            {"scene": name, "what": goal.what, "goal": goal.wanted, "reached": goal.got, "met": goal.met}
-            for name, result in results.items()
-            for goal in result.goals
-        ],
-    }
-    RESULTS.write_text(json.dumps(said, default=plain, indent=1) + "\n", encoding="utf-8")
+def write_down(name: str, result: Result) -> None:
+    """Write what a scene showed beside what the others did on the same machine with the same versions."""
+    machine = describe_machine()
+    said = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    scenes = said["scenes"] if said.get("machine") == machine else {}
+    goals = [{"what": goal.what, "goal": goal.wanted, "reached": goal.got, "met": goal.met} for goal in result.goals]
+    scenes[name] = {"title": result.title, "figures": result.figures, "notes": result.notes, "goals": goals}
+    ordered = {each: scenes[each] for each in SCENES if each in scenes}
+    RESULTS.write_text(
+        json.dumps({"machine": machine, "scenes": ordered}, default=plain, indent=1) + "\n", encoding="utf-8"
+    )
+    if "speed-new" in ordered:
+        picture.main()
 
 
 def main() -> None:
-    """Measure and tell; the files are written where everything was measured at full size."""
+    """Measure and tell; what was measured at full size is written down, scene by scene."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", choices=[*SCENES, []], help=", ".join(SCENES))
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, two rounds: to see that it works")
@@ -120,13 +118,12 @@ def main() -> None:
         for name in options.scenes or SCENES:
             results[name] = SCENES[name](bench)
             show(console, results[name])
+            if not options.quick:
+                write_down(name, results[name])
     show_goals(console, results)
     console.print(
         f"{time.perf_counter() - began:,.0f} s" + ", quick: the goals are those of the full size" * options.quick
     )
-    if not options.scenes and not options.quick:
-        write_results(results)
-        picture.main()
 
 
 if __name__ == "__main__":

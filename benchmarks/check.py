@@ -6,13 +6,12 @@ time is always looked at; the number of instructions, which hardly varies, where
 
 import argparse
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measure import Bench, Case, Command, Server, client, ours, play, prepare, serve
+from benchmarks.measure import Bench, Case, Server, client, count_instructions, ours, play, prepare, serve
 
 LIMITS: Final = Path(__file__).with_name("limits.json")
 ROWS: Final = 10_000
@@ -32,20 +31,11 @@ def compare_cpu(bench: Bench, server: Server) -> float:
 
 def compare_instructions(bench: Bench, server: Server) -> float:
     """Return the instructions of one of our rows in rows of the bare client, the program's start left out."""
-    mine, bare = (count(bench, server, command) for command in (ours(), client("aiohttp_bare")))
+    mine, bare = (
+        count_instructions(bench, command, MANY, server) - count_instructions(bench, command, FEW, server)
+        for command in (ours(), client("aiohttp_bare"))
+    )
     return mine / bare
-
-
-def count(bench: Bench, server: Server, command: Command) -> float:
-    """Return how many instructions a row takes."""
-    counts = []
-    for rows in (FEW, MANY):
-        valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-        said = bench.run([*valgrind, *command(bench.users(rows), server.url)], rows, server).said
-        found = re.search(r"Collected : (\d+)", said)
-        assert found is not None, said
-        counts.append(int(found[1]))
-    return (counts[1] - counts[0]) / (MANY - FEW)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ machines have better and worse minutes. CPU time suffers least from them.
 import csv
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -30,6 +31,10 @@ CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]  # the same where there is but on
 WARM_UP: Final = 200  # rows
 KEPT: Final = 200_000  # last bytes of what a command says
 LONGEST: Final = 1800  # seconds that a command may take
+
+
+Command = Callable[[Path, str], list[str]]
+"""What sends a file to a base URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,8 @@ class Spread:
     """The median of some values, and the least and the most."""
 
     median: float
-    low: float
-    high: float
+    min: float
+    max: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
@@ -85,10 +90,10 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def __truediv__(self, number: float) -> Self:
-        return type(self)(self.median / number, self.low / number, self.high / number)
+        return type(self)(self.median / number, self.min / number, self.max / number)
 
     def __format__(self, form: str) -> str:
-        return f"{self.median:{form}} ({self.low:{form}}..{self.high:{form}})"
+        return f"{self.median:{form}} ({self.min:{form}}..{self.max:{form}})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +234,17 @@ ENVIRONMENT: Final = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": str(ROOT),  # for the clients
     "BULKUSERS_TOKEN": "benchmark",
+    "PYTHONHASHSEED": "0",  # for instructions, which depend on it
 }
+
+
+def count_instructions(bench: Bench, command: Command, rows: int, server: Server) -> int:
+    """Return how many instructions sending so many rows takes, the start included; it hardly varies, and is slow."""
+    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    said = bench.run([*valgrind, *command(bench.users(rows), server.url)], rows, server).said
+    found = re.search(r"Collected : (\d+)", said)
+    assert found is not None, said
+    return int(found[1])
 
 
 @contextmanager
@@ -238,10 +253,6 @@ def prepare(*, quick: bool) -> Iterator[Bench]:
     os.sched_setaffinity(0, {CLIENT_CORE})
     with tempfile.TemporaryDirectory(prefix="bulkusers-bench-") as folder, ExitStack() as stack:
         yield Bench(Path(folder), stack, quick=quick)
-
-
-Command = Callable[[Path, str], list[str]]
-"""What sends a file to a base URL."""
 
 
 def ours(*options: str, workers: int = 20, rate: float = 0) -> Command:

@@ -47,7 +47,7 @@ def tell(cases: dict[str, Case]) -> list[list[str]]:
     return [
         [
             NAMES[name],
-            f"{case.spread(lambda run: run.rows).median:,}",
+            f"{case.spread(lambda run: run.rows).median:,.0f}",
             f"{case.spread(lambda run: run.rate):,.0f}",
             f"{case.spread(cpu_us):,.1f}",
             f"{case.spread(lambda run: run.busy).median:.0%}",
@@ -166,7 +166,7 @@ def speed_latency(bench: Bench) -> Result:
                 f"{case.rows:,}",
                 f"{case.spread(lambda run: run.rate):,.1f}",
                 f"{case.spread(cpu_us):,.0f}",
-                f"{case.spread(lambda run: run.seen['most_in_flight']).high:.0f}",
+                f"{case.spread(lambda run: run.seen['most_in_flight']).max:.0f}",
                 f"{little:.1%}",
                 "" if case is vendor else f"{faster:,.1f}x",
             ]

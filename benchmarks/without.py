@@ -20,7 +20,7 @@ def same(send: object, *_: object, **__: object) -> object:
     return send
 
 
-def same_of(_: object, send: object) -> object:
+def same_of(_: object, send: object, *__: object, **___: object) -> object:
     """Return a `Send` as it is, as a method."""
     return send
 
