@@ -648,7 +648,8 @@ async def test_who_says_what_is_said_without_secrets(sandbox: Sandbox, folder: P
     file.write_text("email = somebody@example.edu\nschool = other\ntoken = file-token\nlevel = 9\n")
     file.chmod(0o640)
     secrets = {"BULKUSERS_TOKEN": "environment-token", "BULKUSERS_PASSWORD": "hunter2"}
-    done = await call(sandbox, "--properties", str(file), "--school", sandbox.school, **secrets)
+    variables = secrets | {"BULKUSERS_RATEE": "3"}
+    done = await call(sandbox, "--properties", str(file), "--school", sandbox.school, **variables)
     assert done.returncode == 4
     assert f"environment: custom, {sandbox.url} (from the environment)" in done.stdout
     assert f"school: {sandbox.school} (from an option)" in done.stdout
@@ -659,6 +660,7 @@ async def test_who_says_what_is_said_without_secrets(sandbox: Sandbox, folder: P
     assert f"warning  {file} holds a token, and others can read it" in done.stdout
     assert f"→ chmod 600 {file}" in done.stdout
     assert "level is not used" in done.stdout
+    assert "warning  BULKUSERS_RATEE is not used" in done.stdout
     for secret in ("environment-token", "file-token", "hunter2", "somebody@"):
         assert secret not in done.stdout + done.stderr
 

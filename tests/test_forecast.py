@@ -290,7 +290,8 @@ async def compare(drawn: Drawn, folder: Path, existing: Existing, lists: Lists, 
         plain, changed = forecast.requests(existing)
         kinds = [(Status.CREATED, False), (Status.CREATED, True), (Status.UPDATED, False)]
         samples = {forecast.samples[kind] for kind in kinds if kind in forecast.samples}
-        assert len(sandbox.ledger) == (1 + len(samples) + changed if changed_only else plain)
+        reads = 3  # users, roles, departments
+        assert len(sandbox.ledger) == (reads + len(samples) + changed if changed_only else plain)
         assert len(samples) < 4
         writes = [entry for entry in sandbox.ledger if entry.wrote]
         assert len(writes) == forecast.counts["created"] + forecast.counts["updated"] - len(refused)

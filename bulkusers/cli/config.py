@@ -64,11 +64,15 @@ def read_properties(path: Path | None, screen: Screen) -> dict[str, str]:
         screen.warn(f"{file} holds a token, and others can read it: chmod 600 {file}")
     screen.detail(f"{file} says: {', '.join(said) or 'nothing'}")
     variables = sorted(name for name in os.environ if name.startswith("BULKUSERS_"))
-    for name in variables:
-        if name not in VARIABLES:
-            screen.warn(f"{name} is not used: there is no such option")
+    for name in find_stray_variables():
+        screen.warn(f"{name} is not used: there is no such option")
     screen.detail(f"the environment says: {', '.join(variables) or 'nothing'}")
     return said
+
+
+def find_stray_variables() -> list[str]:
+    """Return the variables of the environment that are named like an option, and are none's."""
+    return sorted(name for name in os.environ if name.startswith("BULKUSERS_") and name not in VARIABLES)
 
 
 def is_open_to_others(path: Path) -> bool:

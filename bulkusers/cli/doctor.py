@@ -17,6 +17,7 @@ from bulkusers.cli.config import (
     PROPERTIES,
     Target,
     find_password,
+    find_stray_variables,
     find_target,
     find_token,
     is_open_to_others,
@@ -116,6 +117,8 @@ def _read_properties(path: Path | None, tell: "Tell") -> dict[str, str]:
     if strange:
         message = f"{file}: {', '.join(strange)} {'are' if len(strange) > 1 else 'is'} not used"
         tell(Finding(Level.WARNING, "properties", message, f"what is used is {', '.join(KEYS)}"))
+    for name in find_stray_variables():
+        tell(Finding(Level.WARNING, "configuration", f"{name} is not used: there is no such option"))
     return said
 
 
