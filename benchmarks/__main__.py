@@ -120,7 +120,8 @@ def main() -> None:
             show(console, results[name])
             if not options.quick:
                 write_down(name, results[name])
-    show_goals(console, results)
+    if any(result.goals for result in results.values()):
+        show_goals(console, results)
     console.print(
         f"{time.perf_counter() - began:,.0f} s" + ", quick: the goals are those of the full size" * options.quick
     )
