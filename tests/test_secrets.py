@@ -78,7 +78,7 @@ SCENES: Final = (
     Scene(name="a full disk", code=12, before=FULL_DISK),
     Scene(name="kill -9", code=-9, faults=HANG, signals=(signal.SIGKILL,)),
     Scene(name="a second Ctrl-C", code=130, faults=HANG, signals=(signal.SIGINT, signal.SIGINT)),
-    Scene(name="a bug beside the token", code=1, before=CRASH.format("bulkusers.client", "Client._headers")),
+    Scene(name="a bug beside the token", code=1, before=CRASH.format("bulkusers.client", "Client._write")),
     Scene(name="a bug beside an error", code=1, before=CRASH.format("bulkusers.client", "_reason"), faults=RESET),
     Scene(name="a bug beside a user", code=1, before=CRASH.format("bulkusers.rules", "Rules.create")),
 )
