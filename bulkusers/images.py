@@ -7,6 +7,7 @@ The first line says of which run they are, and another one that the run was take
 import hashlib
 import heapq
 import os
+import time
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping
@@ -188,6 +189,10 @@ class Album:
         if text is None:
             raise StorageError(f"{self._file.path} was changed while it was read")
         return Image(**orjson.loads(text))
+
+    def age(self) -> float:
+        """Return the seconds since the last image was written."""
+        return time.time() - os.fstat(self._file.fileno()).st_mtime
 
     def mark_undone(self) -> None:
         """Note that the run is taken back, so that nobody goes on with it.

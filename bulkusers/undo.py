@@ -2,15 +2,15 @@
 
 import glob
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bulkusers.api import Api, open_for_reading
+from bulkusers.api import SETTLE, Api, open_for_reading
 from bulkusers.books import images_of, journal_of
 from bulkusers.brake import Brake
-from bulkusers.errors import BulkUsersError, SourceError
+from bulkusers.errors import BulkUsersError, SourceError, TransportError
 from bulkusers.images import Album, Changes
 from bulkusers.journal import BEGUN, is_journal, read_header, read_progress, read_unclear, refuse_live
 from bulkusers.models import Outcome, Request, Response, Send, Status
@@ -103,7 +103,9 @@ async def undo(
     rules = make_rules(settings)
 
     async def prepare(api: Api, brake: Brake, stack: ExitStack) -> None:
-        del api, brake, stack
+        del api, stack
+        with suppress(TransportError):  # the run stops, and nobody's record is read
+            await brake.sleep(SETTLE - done.album.age())  # what was written last may not show before
         done.album.mark_undone()
 
     job: Job[Changes] = Job(

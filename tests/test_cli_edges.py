@@ -622,7 +622,7 @@ def test_a_journal_shows_how_far_a_run_came(folder: Path) -> None:
     import zlib
 
     entries: list[dict[str, Any]] = [
-        {"sha256": "0"},
+        {"sha256": "0", "base_url": "https://staging.example.edu/api/v1"},
         *({"row": row, "email": "a"} for row in range(2, 9)),
         *({"row": row, "email": "a", "status": "created"} for row in (2, 3, 4)),
         {"row": 5, "email": "a", "status": "unknown", "code": "lost", "message": "m", "hint": "h"},
