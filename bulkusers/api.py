@@ -58,6 +58,19 @@ class Api:
 
         """
         send = self.connect(Writes()) if vital else self._retrying(self._connect(Writes()))
+        return await self._lead(conversation, send)
+
+    async def glance(self, conversation: Generator[Wish, Response, Result]) -> Result:
+        """Lead a conversation that nothing depends on: each request goes out once, and its failure stops nobody.
+
+        Raises:
+            TransportError: the run stops.
+
+        """
+        send = metered(braking(self._client.send, self._brake), self.meter)
+        return await self._lead(conversation, self._traffic.guard_lightly(send))
+
+    async def _lead(self, conversation: Generator[Wish, Response, Result], send: Send) -> Result:
         reading = asyncio.create_task(converse(conversation, _reading(send)))
         await self._until_stopped(reading)
         try:

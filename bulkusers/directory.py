@@ -54,8 +54,9 @@ def _read_entries(
     for template in templates:
         request = Request("GET", rules.path(template))
         answer = yield from ask(request)
-        if classify(request, answer, rules.profile) is Meaning.DONE:
-            return read_entries(json_of(answer), name)
+        meaning = classify(request, answer, rules.profile)
+        if meaning is not Meaning.NOT_FOUND:
+            return read_entries(json_of(answer), name) if meaning is Meaning.DONE else None
     return None
 
 

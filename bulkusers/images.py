@@ -169,6 +169,7 @@ class Album:
             file.close()
             raise
         self.sha256: Final = digest.hexdigest()
+        self._size = os.fstat(file.fileno()).st_size  # a torn end included
         known = set(self._rows)
         self._unclear = {row: email for row, email in sorted(unclear.items()) if row not in known}
         self.rows: Final = len(known) + len(self._unclear)
@@ -203,8 +204,8 @@ class Album:
         """
         if self._undone:
             return
-        if os.fstat(self._file.fileno()).st_size < self._end:
-            raise StorageError(f"{self._file.path} was cut short while it was read")
+        if os.fstat(self._file.fileno()).st_size != self._size:
+            raise StorageError(f"{self._file.path} has changed since it was read", hint="start again")
         self._file.cut(self._end)
         self._file.append(_frame(UNDONE))
         self._file.sync()

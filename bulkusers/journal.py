@@ -9,7 +9,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
@@ -191,12 +191,26 @@ def refuse_live(path: Path) -> None:
         StorageError: it cannot be read.
 
     """
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                _claim(path, file)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    with claiming(path):
+        pass
+
+
+@contextmanager
+def claiming(path: Path) -> Iterator[None]:
+    """Let nobody go on with a run for the time of the block; there may be no journal of one.
+
+    Raises:
+        LockedError: a process has it open for writing.
+        StorageError: it cannot be read.
+
+    """
+    with ExitStack() as stack:
+        try:
+            if path.is_file():
+                _claim(path, stack.enter_context(path.open("rb")))
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from None
+        yield
 
 
 def _claim(path: Path, file: BinaryIO | Appendix) -> None:

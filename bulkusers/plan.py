@@ -58,7 +58,7 @@ async def plan(source: Source, settings: Settings, *, brake: Brake | None = None
     async with open_for_reading(settings, brake or Brake()) as api:
         snapshot = await api.read(take_snapshot(rules))
         try:
-            strangers = Strangers(await api.read(read_directory(rules), vital=False))
+            strangers = Strangers(await api.glance(read_directory(rules)))
             users = strangers.watch(source.users())
             forecast = await api.read(make_forecast(users, source.facts.rows, rules, snapshot))
             await api.read(check_samples(forecast, rules, snapshot))

@@ -21,7 +21,7 @@ from bulkusers.answers import (
 from bulkusers.images import Changes
 from bulkusers.meaning import Meaning, classify
 from bulkusers.models import SETTLE, Image, Json, Outcome, Status
-from bulkusers.rules import Rules, holds, is_alike, is_exactly
+from bulkusers.rules import Rules, holds, is_exactly, is_same, is_same_record
 
 CHANGED_SINCE = "changed-since"  # somebody else did something to the user: nothing is taken back
 
@@ -40,7 +40,7 @@ def take_back(changes: Changes, rules: Rules, *, delete_created: bool = False) -
         return (yield from _take_back_what_followed(changes, found, first.sent or found, rules))
     if first.before is None:
         return (yield from _take_back_created(changes, found, rules, delete=delete_created))
-    if _is_same(found, first.before, rules):
+    if is_same_record(found, first.before, rules):
         return conclude(changes, Status.UNCHANGED)
     return (yield from _put_back(changes, found, first.before, rules))
 
@@ -90,7 +90,7 @@ def _put_back(changes: Changes, found: Json, goal: Json, rules: Rules) -> Conver
 def _take_back_what_followed(changes: Changes, found: Json, first: Json, rules: Rules) -> Conversation:
     """Put a user whom the run may have created back as it was first seen, and leave it at that."""
     outcome = conclude(changes, Status.SKIPPED)
-    if not _is_same(found, first, rules):
+    if not is_same_record(found, first, rules):
         outcome = yield from _put_back(changes, found, first, rules)
         if outcome.status is not Status.UPDATED:
             return outcome
@@ -135,7 +135,7 @@ def _delete(changes: Changes, found: Json, rules: Rules) -> Conversation:
             return unknown(changes, doubt)
         if there is None:
             return conclude(changes, Status.UPDATED, "deleted", "the run had created this user, who is deleted now")
-        if not _is_same(there, found, rules):
+        if not is_same_record(there, found, rules):
             return unknown(changes, doubt)
     return unknown(changes, doubt)
 
@@ -166,7 +166,7 @@ def _restore_deleted(changes: Changes, rules: Rules) -> Conversation:
         if there is None:
             yield SETTLE
             there = yield from read(changes, rules)
-        if isinstance(there, dict) and _is_same(there, last.before, rules):
+        if isinstance(there, dict) and is_same_record(there, last.before, rules):
             return (yield from created(changes, there))
         if there is not None:
             return unknown(changes, doubt)
@@ -178,15 +178,10 @@ def _is_ours(changes: Changes, found: Json, rules: Rules, but: Json = {}) -> boo
     return any(image.sent is not None and is_exactly(found, image.sent | but, rules) for image in changes.images)
 
 
-def _is_same(one: Json, other: Json, rules: Rules) -> bool:
-    return not any(_differing(one, other, rules))
-
-
 def _differing(one: Json, other: Json, rules: Rules) -> Iterator[str]:
     """Yield the names of the fields that differ, but for those that the API keeps itself."""
-    for name in dict.fromkeys([*one, *other]):
-        if name not in rules.profile.records.own and not is_alike(one.get(name), other.get(name)):
-            yield name
+    own = rules.profile.records.own
+    return (name for name in dict.fromkeys([*one, *other]) if name not in own and not is_same(name, one, other, rules))
 
 
 def _changed_since(changes: Changes, found: Json, rules: Rules) -> Outcome:

@@ -106,10 +106,11 @@ def change(found: Json, user: User, rules: Rules) -> tuple[Json, tuple[str, ...]
     if record is None:
         return None
     ours = (name for name in dict.fromkeys([*found, *record]) if name not in rules.profile.records.own)
-    return record, tuple(name for name in ours if not _is_same(name, found, record, rules))
+    return record, tuple(name for name in ours if not is_same(name, found, record, rules))
 
 
-def _is_same(name: str, found: Json, record: Json, rules: Rules) -> bool:
+def is_same(name: str, found: Json, record: Json, rules: Rules) -> bool:
+    """Tell whether two records have the same in a field."""
     one, other = found.get(name), record.get(name)
     if name == rules.profile.fields.email:
         return same_email(one, str(other))
@@ -177,12 +178,12 @@ def is_exactly(found: Json, sent: Json, rules: Rules) -> bool:
 def is_same_record(one: Json, other: Json, rules: Rules) -> bool:
     """Tell whether two records say the same, but for what the API keeps itself."""
     own = rules.profile.records.own
-    return all(name in own or _is_same(name, one, other, rules) for name in {**one, **other})
+    return all(name in own or is_same(name, one, other, rules) for name in {**one, **other})
 
 
 def holds(found: Json, sent: Json, rules: Rules) -> bool:
     """Tell whether a record holds every value that was sent, but for what the API keeps itself."""
-    return all(_is_same(name, found, sent, rules) for name in sent if name not in rules.profile.records.own)
+    return all(is_same(name, found, sent, rules) for name in sent if name not in rules.profile.records.own)
 
 
 def same_email(one: object, other: str) -> bool:

@@ -126,7 +126,7 @@ class Upload:
             return
         try:
             snapshot = stack.enter_context(await api.read(take_snapshot(self._rules)))
-            strangers = Strangers(await api.read(read_directory(self._rules), vital=False))
+            strangers = Strangers(await api.glance(read_directory(self._rules)))
             users = strangers.watch(self._source.users())
             forecast = await api.read(make_forecast(users, self._source.facts.rows, self._rules, snapshot))
             await api.read(check_samples(forecast, self._rules, snapshot))

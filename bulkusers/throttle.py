@@ -22,6 +22,11 @@ NO_ERA: Final = -1  # told to those who were woken without a turn
 RESUME: Final = "go on later: run again with --resume"
 
 
+def _never() -> bool:
+    """Be no conversation that is under way."""
+    return False
+
+
 class Traffic:
     """Decides when each request of all workers starts, from what became of those before.
 
@@ -48,7 +53,7 @@ class Traffic:
         self._pauses = 0  # since the last success
         self._busy_since: float | None = None  # with nothing but "too busy" ever since
 
-    def guard(self, send: Send, under_way: Callable[[], bool] = lambda: False) -> Send:
+    def guard(self, send: Send, under_way: Callable[[], bool] = _never) -> Send:
         """Return a `Send` that waits for its turn, and sends again what the API was too busy for (429, 503).
 
         What is `under_way` when the run is to end may go on, unless it would have to wait for the API.
@@ -86,6 +91,25 @@ class Traffic:
                 else:
                     self._learn_bad(era, sent=True)
                 return answer
+
+        return send_in_turn
+
+    def guard_lightly(self, send: Send) -> Send:
+        """Return a `Send` that waits for its turn, and from whose failures nothing is learned.
+
+        Raises:
+            TransportError: no answer came, or the run stops before it is this request's turn.
+
+        """
+
+        async def send_in_turn(request: Request) -> Response:
+            era = self._find_turn(_never)
+            while era is None:
+                era = await self._stand_in_line(_never)
+            try:
+                return await send(request)
+            finally:
+                self._give_back(era)
 
         return send_in_turn
 

@@ -12,7 +12,7 @@ from bulkusers.books import images_of, journal_of
 from bulkusers.brake import Brake
 from bulkusers.errors import BulkUsersError, SourceError, TransportError
 from bulkusers.images import Album, Changes
-from bulkusers.journal import BEGUN, is_journal, read_header, read_progress, read_unclear, refuse_live
+from bulkusers.journal import BEGUN, claiming, is_journal, read_header, read_progress, read_unclear
 from bulkusers.models import Outcome, Request, Response, Send, Status
 from bulkusers.pipeline import Job, carry_out
 from bulkusers.report import Report, read_report
@@ -47,29 +47,28 @@ def open_done(results: Path) -> Iterator[Done]:
         StorageError: there are no before-images, or they are damaged.
 
     """
-    if is_journal(results):
-        refuse_live(results)
-        run = {"environment": "custom", **read_header(results)}
-        report = results.with_name(results.name.removesuffix(".journal"))
-        counts, unclear = read_progress(results), read_unclear(results)
-    else:
-        there = read_report(results)
-        run, report = dict(there.run), results
-        refuse_live(journal_of(report))
-        counts = dict(there.counts)
-        unclear = {row["row"]: row["email"] for row in there.rows() if row["status"] == Status.UNKNOWN}
-    if run["environment"] == "sandbox":
-        raise SourceError(f"{results} is of a rehearsal: its users are gone with its sandbox")
-    nobody = SourceError(
-        f"{results} is of a run that changed nobody: there is nothing to take back", hint=_name_former(report)
-    )
-    images = images_of(report)
-    if not images.exists() and not any(counts.get(state) for state in TOUCHED):
-        raise nobody
-    with Album(images, run.get("id", ""), unclear) as album:
-        if not album.rows:
+    journal = results if is_journal(results) else journal_of(results)
+    with claiming(journal):
+        if journal == results:
+            run = {"environment": "custom", **read_header(results)}
+            report = results.with_name(results.name.removesuffix(".journal"))
+            counts, unclear = read_progress(results), read_unclear(results)
+        else:
+            there = read_report(results)
+            run, report, counts = dict(there.run), results, dict(there.counts)
+            unclear = {row["row"]: row["email"] for row in there.rows() if row["status"] == Status.UNKNOWN}
+        if run["environment"] == "sandbox":
+            raise SourceError(f"{results} is of a rehearsal: its users are gone with its sandbox")
+        nobody = SourceError(
+            f"{results} is of a run that changed nobody: there is nothing to take back", hint=_name_former(report)
+        )
+        images = images_of(report)
+        if not images.exists() and not any(counts.get(state) for state in TOUCHED):
             raise nobody
-        yield Done(results, run["environment"], run["base_url"], run["school"], album)
+        with Album(images, run.get("id", ""), unclear) as album:
+            if not album.rows:
+                raise nobody
+            yield Done(results, run["environment"], run["base_url"], run["school"], album)
 
 
 def _name_former(report: Path) -> str:
@@ -105,8 +104,10 @@ async def undo(
     async def prepare(api: Api, brake: Brake, stack: ExitStack) -> None:
         del api, stack
         with suppress(TransportError):  # the run stops, and nobody's record is read
-            await brake.sleep(SETTLE - done.album.age())  # what was written last may not show before
-        done.album.mark_undone()
+            # what was written last may not show before
+            await brake.sleep(min(SETTLE - done.album.age(), SETTLE))
+        if brake.reason is None:  # else nothing will be taken back
+            done.album.mark_undone()
 
     job: Job[Changes] = Job(
         facts=_describe(done),

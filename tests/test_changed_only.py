@@ -382,3 +382,15 @@ async def test_an_undo_loses_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     with open_done(tmp_path / "results.json") as done:
         report = await undo(done, settings_for(sandbox), report=tmp_path / "undo.json")
     assert (report.counts["updated"], report.warnings) == (2, [])
+
+
+async def test_roles_and_departments_that_cannot_be_read_stop_nobody(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They serve for a warning; each is asked for once, and an error of theirs is no outage."""
+    monkeypatch.setattr("bulkusers.pace.FIRST_WAIT", 0.05)
+    monkeypatch.setattr("bulkusers.pace.LONGEST_OUTAGE", 0.3)
+    sandbox.faults = [Fault(path=path, action="status", status=500) for path in ("*/general/roles", "*/departments")]
+    report = await send_lines(sandbox, tmp_path, line(201), changed_only=True)
+    assert (report.exit_code, statuses(report)) == (0, {2: "created"})
+    assert len([entry for entry in sandbox.ledger if entry.fault]) == 2

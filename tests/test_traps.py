@@ -487,3 +487,50 @@ def test_no_umask_opens_a_file_to_others(tmp_path: Path) -> None:
     assert {"results.json", "results.json.journal", "results.rejects.csv"} < modes.keys()
     assert any(name.endswith(".lock") for name in modes)
     assert set(modes.values()) == {0o600}
+
+
+HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\n"
+
+
+async def test_a_late_answer_of_unknown_length_is_no_answer(listen: Listen) -> None:
+    """Half of it and then nothing: where it is cut for that, it looks like a whole one."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD % b"200 OK" + b'Connection: close\r\n\r\n{"email": "a@exam')
+        await asyncio.sleep(5)
+
+    error = await fail(await listen(talk), Request("GET", "/s/users/a"), timeout=0.2)
+    assert (error.sent, str(error)) == (True, "the API did not answer in time")
+
+
+async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next(listen: Listen) -> None:
+    """What comes on an idle connection says nothing about whoever is asked for next."""
+    number = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal number
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            number += 1
+            writer.write(HEAD % b"200 OK" + b"Content-Length: 1\r\n\r\n%d" % number)
+            await writer.drain()
+            writer.write(HEAD % b"404 Not Found" + b"Content-Length: 2\r\n\r\n{}")
+
+    async with connect(Settings(base_url=await listen(talk), school="s", token=Secret(TOKEN))) as client:
+        answers = []
+        for _ in range(3):
+            answers.append(await client.send(Request("GET", "/s/users/a")))
+            await asyncio.sleep(0.05)
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"1"), (200, b"2"), (200, b"3")]
+
+
+async def test_what_comes_before_an_answer_is_not_the_answer(listen: Listen) -> None:
+    """A server may say that it is still there (RFC 9110 15.2)."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" + HEAD % b"200 OK" + b"Content-Length: 2\r\n\r\n{}")
+
+    (answer,) = await send(await listen(talk), Request("GET", "/s/users/a"))
+    assert (answer.status, answer.body) == (200, b"{}")

@@ -301,16 +301,44 @@ async def test_an_undo_warns_of_no_losses(sandbox: Sandbox, tmp_path: Path) -> N
     assert (report.counts["updated"], report.warnings) == (2, [])
 
 
-async def test_images_that_are_cut_short_meanwhile_are_told(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A plain error, as it is of every other file."""
+async def test_images_that_change_meanwhile_are_told(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A plain error, as it is of every other file; what was added is not taken away."""
     await send_lines(sandbox, tmp_path, line(1), line(2))
     images = images_of(tmp_path / "results.json")
-    with open_done(tmp_path / "results.json") as done:
-        images.write_bytes(images.read_bytes()[:100])
-        with pytest.raises(StorageError, match="cut short"):
-            await foresee_undo(done, settings_for(sandbox))
-        with pytest.raises(StorageError, match="cut short"):
-            await undo(done, settings_for(sandbox), report=tmp_path / "undo.json")
+    whole = images.read_bytes()
+    for changed in (whole[:100], whole + whole.splitlines(keepends=True)[-1]):
+        images.write_bytes(whole)
+        with open_done(tmp_path / "results.json") as done:
+            images.write_bytes(changed)
+            if len(changed) < len(whole):
+                with pytest.raises(StorageError, match="cut short"):
+                    await foresee_undo(done, settings_for(sandbox))
+            with pytest.raises(StorageError, match="has changed since"):
+                await undo(done, settings_for(sandbox), report=tmp_path / "undo.json")
+        assert images.read_bytes() == changed
+
+
+async def test_nobody_goes_on_with_a_run_that_is_being_taken_back(sandbox: Sandbox, tmp_path: Path) -> None:
+    """From the first look at it on: what it changed since would not come back."""
+    await send_lines(sandbox, tmp_path, line(1), line(2))
+    journal = journal_of(tmp_path / "results.json")
+    Journal.create(journal, {"base_url": sandbox.url, "school": sandbox.school}).close()
+    with open_done(tmp_path / "results.json"), pytest.raises(LockedError):
+        Journal.reopen(journal, {})
+    again = Journal.reopen(journal, {})
+    assert again is not None
+    again.close()
+
+
+async def test_an_undo_that_stopped_before_it_began_leaves_the_run_as_it_is(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Nothing was taken back, so one may still go on with the run."""
+    await send_lines(sandbox, tmp_path, line(1), line(2))
+    before = images_of(tmp_path / "results.json").read_bytes()
+    brake = Brake()
+    brake.pull(Interrupted("SIGTERM", 15))
+    report = await take_back(sandbox, tmp_path, brake=brake)
+    assert (report.counts["unprocessed"], writes(sandbox)) == (2, [])
+    assert images_of(tmp_path / "results.json").read_bytes() == before
 
 
 async def test_a_run_that_goes_on_is_not_taken_back(sandbox: Sandbox, tmp_path: Path) -> None:

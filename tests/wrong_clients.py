@@ -344,7 +344,7 @@ def compare_what_the_api_keeps() -> None:
     """Take the time of a user's last change for a change that somebody else made."""
 
     def holds(found: Json, sent: Json, how: rules.Rules) -> bool:
-        return all(rules._is_same(name, found, sent, how) for name in sent)  # noqa: SLF001
+        return all(rules.is_same(name, found, sent, how) for name in sent)
 
     _patch(rules, "holds", holds)
 
