@@ -498,7 +498,7 @@ async def test_a_late_answer_of_unknown_length_is_no_answer(listen: Listen) -> N
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(HEAD % b"200 OK" + b'Connection: close\r\n\r\n{"email": "a@exam')
-        await asyncio.sleep(5)
+        await reader.read()  # until the client has had enough
 
     error = await fail(await listen(talk), Request("GET", "/s/users/a"), timeout=0.2)
     assert (error.sent, str(error)) == (True, "the API did not answer in time")
@@ -515,6 +515,7 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next(liste
             number += 1
             writer.write(HEAD % b"200 OK" + b"Content-Length: 1\r\n\r\n%d" % number)
             await writer.drain()
+            await asyncio.sleep(0.02)  # by then the connection lies idle
             writer.write(HEAD % b"404 Not Found" + b"Content-Length: 2\r\n\r\n{}")
 
     async with connect(Settings(base_url=await listen(talk), school="s", token=Secret(TOKEN))) as client:
