@@ -92,6 +92,7 @@ def aftermath(bench: Bench) -> Result:
         place = bench.folder / "resumed"
         place.mkdir()
         cut(million.journal, place / "results.json.journal", UNDONE)
+        shutil.copy(million.report.with_name("results.before.jsonl"), place)
         resumed.append(bench.run(ours("--resume")(million.users, million.server.url), rows, million.server, place))
         shutil.rmtree(place)
     assert all(0 < run.requests <= 3 * UNDONE for run in resumed)
@@ -118,7 +119,7 @@ def aftermath(bench: Bench) -> Result:
             Goal("seconds until --resume sends", resume["seconds"].median, at_most=15),
         ],
         [
-            f"the journal is that of a whole run, less its last {UNDONE:,} lines, as a kill would have left it",
+            f"journal and before-images are those of a whole run, the journal less its last {UNDONE:,} lines",
             "the resumed run's peak is of the whole run",
         ],
     )

@@ -12,7 +12,7 @@ NAMES = {
     "threads": "requests.Session, 20 threads",
     "httpx_tasks": "httpx.AsyncClient, 20 tasks",
     "aiohttp_docs": "aiohttp as documented",
-    "aiohttp_bare": "aiohttp bare, tuned, uvloop: the yardstick",
+    "aiohttp_bare": "aiohttp session, bare, tuned, uvloop: the yardstick",
     "ours": "bulkusers",
     "wrk": "wrk, in C: the far limit of the server",
 }

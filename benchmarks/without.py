@@ -35,10 +35,6 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "renewing the token": {"bulkusers.tokens:Tokens.authenticating": same_of},
     "retries": {"bulkusers.api:retrying": same},
     "the brake": {"bulkusers.api:braking": same, "bulkusers.brake:Suspicion.__call__": nothing},
-    "warning of losses": {
-        "bulkusers.pipeline:Pipeline._expect_loss": nothing,
-        "bulkusers.pipeline:Pipeline._count_loss": nothing,
-    },
 }
 ALL = "all of these"
 
