@@ -14,7 +14,7 @@ NAMES: Final = {
     "threads": "requests, 20 threads",
     "httpx_tasks": "httpx, 20 tasks",
     "aiohttp_docs": "aiohttp as documented",
-    "aiohttp_bare": "aiohttp session, bare and tuned",
+    "aiohttp_bare": "aiohttp, bare and tuned",
     "ours": "bulkusers",
 }
 
