@@ -343,8 +343,6 @@ def check_end(stage: Stage, point: Point, code: int) -> Iterator[str]:
     elif point.kind != "send":
         # without room for a copy of the users file, it is refused before anything is sent
         expected = {12} if asked or point.kind != "disk" else {12, 3}
-    elif point.mode in BREAKS and point.number == 1:
-        expected = {7}  # the login, which is not repeated: nobody can log in
     else:
         expected = {DONE}
     if code not in expected:
