@@ -204,7 +204,9 @@ class Bench:
             server.begin()
         with (here / "said").open("wb") as said:
             began = time.perf_counter()
-            process = subprocess.Popen(command, stdout=said, stderr=said, cwd=here, env=ENVIRONMENT)
+            process = subprocess.Popen(
+                command, stdout=said, stderr=said, cwd=here, env=ENVIRONMENT | {"TMPDIR": str(self.folder)}
+            )
             limit = threading.Timer(LONGEST, process.kill)
             limit.start()
             try:

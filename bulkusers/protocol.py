@@ -132,6 +132,8 @@ def _look_for_created(
         return (yield from created(user, found, certain=absent))
     if holds(found, record, rules):  # it may be our own all the same, with what the API fills in
         yield Image(user.row, user.email, None, found, certain=False)
+        if rules.existing is Existing.SKIP:  # whoever made it: to say that it was left alone could be untrue
+            return conclude(user, Status.UNCHANGED)
     return (yield from _bring_up_to_date(user, rules, found))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import resource
 import selectors
 import signal
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,15 @@ MakeOutcome = Callable[..., Outcome]
 MakeUser = Callable[..., User]
 MakeRules = Callable[..., Rules]
 RunAtOnce = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the locks of thousands of accounts out of the folder that everybody shares."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        patch.setattr(tempfile, "tempdir", None)  # asked anew
+        yield
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """The commands as people and cron jobs use them: what they print, write and exit with."""
 
 import csv
+import fcntl
 import io
 import json
 import os
+import pty
 import re
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -473,12 +478,11 @@ def test_the_report_cannot_take_the_place_of_the_users(call: Call, folder: Path)
 def on_terminal(
     *arguments: str, typed: bytes, then: tuple[bytes, bytes] = (b"", b""), code: int | None = None
 ) -> bytes:
-    """Run a command on a terminal of 80 columns, type, then type what answers a cue; return what it showed."""
-    import fcntl
-    import pty
-    import struct
-    import termios
+    """Run a command on a terminal of 80 columns, type, then type what answers a cue; return what it showed.
 
+    The answer is typed each second until the program ends, as a person does whose Ctrl-C had no effect: Python forgets
+    one that comes between its last look at signals and its wait for a line.
+    """
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
@@ -491,22 +495,29 @@ def on_terminal(
     )
     os.close(its)
     os.write(ours, typed)
-    shown = b""
+    cue, answer = then
+    shown, late = b"", time.monotonic() + 60
     with os.fdopen(ours, "rb", buffering=0) as terminal:
-        while piece := read_terminal(terminal):
-            shown += piece
-            if then[0] and then[0] in shown:
-                os.write(ours, then[1])
-                then = (b"", b"")
-    assert process.wait(20) == code or code is None
+        try:
+            while True:
+                is_silent = not select.select([terminal], [], [], 1)[0]
+                if not is_silent and not (piece := read_terminal(terminal)):
+                    break
+                is_cued = cue in shown
+                shown += b"" if is_silent else piece
+                if answer and cue in shown and (is_silent or not is_cued):
+                    os.write(ours, answer)
+                assert time.monotonic() < late, shown
+        finally:
+            if late < time.monotonic():
+                process.kill()
+            ended = process.wait(20)
+    assert ended == code or code is None
     return shown
 
 
 def take_terminal() -> None:
     """Make the terminal on our standard input the one whose Ctrl-C we get."""
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

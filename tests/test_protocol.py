@@ -359,6 +359,15 @@ def test_a_user_whom_an_interrupted_run_had_begun_is_looked_for_first(there: boo
     assert asked[0].method == "GET"
 
 
+@pytest.mark.parametrize("more", [{}, {"timezone": "UTC"}])
+@pytest.mark.parametrize("begun", [True, False])
+def test_who_may_be_our_own_is_not_called_left_alone(more: dict[str, str], *, begun: bool) -> None:
+    """Under `skip`, a user who holds all that was sent, and what the API fills in, may have come from this very run."""
+    answers = [answer(200, SENT | more)] if begun else [LOST, answer(200, SENT | more)]
+    outcome, _ = play(*answers, existing=Existing.SKIP, begun=begun)
+    assert outcome.status in {Status.CREATED, Status.UNCHANGED}
+
+
 @pytest.mark.parametrize("lost", [LOST, answer(500), answer(503), Response(200, b"<html>"), answer(200, {})])
 class TestALostUpdate:
     """A PUT whose answer is lost, or is none of the API's, is believed only when its fields are seen."""

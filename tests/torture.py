@@ -523,6 +523,7 @@ def main(player: Callable[[Case, Path, tuple[str, ...]], list[str]] = play) -> i
             case = replace(case, faults=())
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
+            os.environ["TMPDIR"] = folder  # the locks go with it
             violations = player(case, Path(folder), client)
         print(f"{describe(case)}: {len(violations)} violations in {time.monotonic() - began:.1f} s", flush=True)  # noqa: T201 - for whoever waits
         for violation in violations:
