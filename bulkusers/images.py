@@ -8,7 +8,6 @@ import hashlib
 import heapq
 import os
 import time
-import zlib
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -20,13 +19,13 @@ from typing import Final, Self
 
 import orjson
 
+from bulkusers.appendix import Appendix, damage, read_frames
 from bulkusers.errors import SourceError, StorageError
-from bulkusers.files import Appendix
 from bulkusers.models import Image
 
-PREFIX: Final = len(b'{"crc":"00000000",')
 KINDS: Final = {"row": int, "email": str, "before": dict | None, "sent": dict | None, "certain": bool}
 UNDONE: Final = b'{"undone":true}'
+REMEDY: Final = "get a whole copy of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +77,11 @@ class Images:
         images = cls(file)
         end = 0
         try:
-            for start, text, length in read_lines(path, file):
+            for start, text, end in read_frames(path, file, REMEDY):
                 if not start:
                     _check_run(path, text, run)
-                    images._head = length
+                    images._head = end
                 _refuse_undone(path, text)
-                end = start + length
             file.cut(end)
             if not end:
                 images._begin(run)
@@ -94,7 +92,7 @@ class Images:
 
     def _begin(self, run: str) -> None:
         try:
-            self._file.append(_frame(_head_of(run)))
+            self._file.append(_head_of(run))
         except BaseException:
             self.close()
             raise
@@ -108,7 +106,7 @@ class Images:
 
         """
         entry = {"row": image.row, "email": image.email, "before": image.before, "sent": image.sent}
-        self._file.append(_frame(orjson.dumps(entry | {"certain": image.certain})))
+        self._file.append(orjson.dumps(entry | {"certain": image.certain}))
 
     def sync(self) -> None:
         """Make everything that was written survive a power cut.
@@ -154,8 +152,8 @@ class Album:
         self._undone = False
         digest = hashlib.sha256()
         try:
-            for number, (start, text, length) in enumerate(read_lines(path, file), start=1):
-                self._end = start + length
+            for number, (start, text, end) in enumerate(read_frames(path, file, REMEDY), start=1):
+                self._end = end
                 if text == UNDONE:
                     self._undone = True
                     continue
@@ -186,10 +184,7 @@ class Album:
             yield Changes(row, images[0].email, images)
 
     def _read(self, place: int) -> Image:
-        text = _text_of(self._file.line_at(self._starts[place]) + b"\n")
-        if text is None:
-            raise StorageError(f"{self._file.path} was changed while it was read")
-        return Image(**orjson.loads(text))
+        return Image(**orjson.loads(self._file.text_at(self._starts[place])))
 
     def age(self) -> float:
         """Return the seconds since the last image was written."""
@@ -207,7 +202,7 @@ class Album:
         if os.fstat(self._file.fileno()).st_size != self._size:
             raise StorageError(f"{self._file.path} has changed since it was read", hint="start again")
         self._file.cut(self._end)
-        self._file.append(_frame(UNDONE))
+        self._file.append(UNDONE)
         self._file.sync()
         self._undone = True
 
@@ -263,33 +258,4 @@ def _row_of(path: Path, number: int, text: bytes) -> int:
             and entry["row"] > 0
         ):
             return int(entry["row"])
-    raise StorageError(f"{path} is damaged in line {number}", hint="get a whole copy of it")
-
-
-def read_lines(path: Path, file: Appendix) -> Iterator[tuple[int, bytes, int]]:
-    """Yield each whole line's start, its JSON without the checksum, and its length; stop at a torn end.
-
-    Raises:
-        StorageError: a line is damaged, and whole ones follow it.
-
-    """
-    start, damaged = 0, 0
-    for number, line in enumerate(file, start=1):
-        if (text := _text_of(line)) is None:
-            damaged = damaged or number
-        elif damaged:
-            raise StorageError(f"{path} is damaged in line {damaged}", hint="get a whole copy of it")
-        else:
-            yield start, text, len(line)
-        start += len(line)
-
-
-def _frame(text: bytes) -> bytes:
-    """Return an object as a line that begins with its checksum."""
-    return b'{"crc":"%08x",%s\n' % (zlib.crc32(text), text[1:])
-
-
-def _text_of(line: bytes) -> bytes | None:
-    """Return the object that a line is, without its checksum; None where the line is torn or damaged."""
-    text = b"{" + line[PREFIX:-1]
-    return text if line == _frame(text) else None
+    raise damage(path, number, REMEDY)

@@ -1,11 +1,11 @@
 """The journal: what was begun and what came of it, handed to the system at once; the report is made from it.
 
-One line each: a checksum, a blank, a JSON object. The first line says of which run it is. A user who was begun and
-has no outcome may or may not have been changed when the process died; `--resume` looks before it sends.
+One line each, its checksum first: `{"crc":"…","row":3,"email":"…","status":"created",…}`. The first line says of which
+run it is. A user who was begun and has no outcome may or may not have been changed when the process died; `--resume`
+looks before it sends.
 """
 
 import fcntl
-import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,13 +18,13 @@ from typing import Any, BinaryIO, Final, Self
 
 import orjson
 
+from bulkusers.appendix import PREFIX, Appendix, damage, is_frame, read_frames
 from bulkusers.errors import LockedError, SourceError, StorageError
-from bulkusers.files import Appendix
 from bulkusers.models import Item, Outcome, Status
 
 IN_DOUBT: Final = {None, Status.UNKNOWN}  # what a line says of those who may have been changed; None: was begun
 UNDECIDED: Final = {Status.UNKNOWN, Status.UNPROCESSED, Status.FAILED}  # a resumed run has these before it again
-CHECKSUM: Final = 9  # bytes of a line before its JSON
+REMEDY: Final = "run again without --resume: what is done will be found unchanged"
 NAMES: Final = frozenset(Outcome._fields)  # of what a line says of a row
 STATUSES: Final = {str(status): status for status in Status}
 GROWTH: Final = 1024  # rows that the index has room for at a time
@@ -141,8 +141,7 @@ class Journal:
         self._keys[row] = hash(email)
 
     def _write(self, entry: Mapping[str, Any]) -> int:
-        text = orjson.dumps(entry)
-        return self._file.append(b"%08x %s\n" % (zlib.crc32(text), text))
+        return self._file.append(orjson.dumps(entry))
 
     def sync(self) -> None:
         """Make everything that was written survive a power cut.
@@ -157,14 +156,11 @@ class Journal:
         """Yield every outcome's JSON in the order of the rows."""
         for start in self._starts:
             if start >= 0:
-                yield self._read(start)
+                yield self._file.text_at(start)
 
     def outcome(self, row: int) -> Outcome:
         """Return the outcome that a row has already."""
-        return outcome_of(orjson.loads(self._read(self._starts[row])))
-
-    def _read(self, start: int) -> bytes:
-        return self._file.line_at(start)[CHECKSUM:]
+        return outcome_of(orjson.loads(self._file.text_at(self._starts[row])))
 
     def remove(self) -> None:
         """Take the journal away, once the report has all that was in it."""
@@ -224,26 +220,17 @@ def _claim(path: Path, file: BinaryIO | Appendix) -> None:
 
 
 def _read_lines(path: Path, file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], int]]:
-    """Yield each whole line's start, entry and end; stop at a torn end.
+    """Yield where each whole line begins, what it says, and where it ends; stop at a torn end.
 
     Raises:
         StorageError: a line is damaged, and whole ones follow it; or a whole one cannot be understood.
 
     """
-    start, damaged = 0, 0
-    for number, line in enumerate(file, start=1):
-        text = line[CHECKSUM:-1]
-        if line.endswith(b"\n") and line[:CHECKSUM] == b"%08x " % zlib.crc32(text):
-            entry = _understand(text, first=number == 1)
-            if damaged or entry is None:
-                raise StorageError(
-                    f"{path} is damaged in line {damaged or number}",
-                    hint="run again without --resume: what is done will be found unchanged",
-                )
-            yield start, entry, start + len(line)
-        else:
-            damaged = damaged or number
-        start += len(line)
+    for number, (start, text, end) in enumerate(read_frames(path, file, REMEDY), start=1):
+        entry = _understand(text, first=number == 1)
+        if entry is None:
+            raise damage(path, number, REMEDY)
+        yield start, entry, end
 
 
 def _understand(text: bytes, *, first: bool) -> dict[str, Any] | None:
@@ -304,8 +291,7 @@ BEGUN: Final = "begun"
 def is_journal(path: Path) -> bool:
     """Tell a journal from a report by how it begins."""
     with suppress(OSError), path.open("rb") as file:
-        start = file.read(CHECKSUM + 1)
-        return start[:8].isalnum() and start[8:] == b" {"
+        return is_frame(file.read(PREFIX))
     return False
 
 

@@ -102,14 +102,15 @@ def seeds_of_reader() -> Iterator[bytes]:
 def whole_lines(data: bytes) -> Iterator[bytes]:
     """Yield the JSON of every line whose checksum is right, found out in another way than the journal's."""
     for line in data.split(b"\n")[:-1]:  # what follows the last line end is torn
-        checksum, _, text = line.partition(b" ")
-        if re.fullmatch(rb"[0-9a-f]{8}", checksum) and int(checksum, 16) == zlib.crc32(text):
-            yield text
+        if found := re.fullmatch(rb'\{"crc":"([0-9a-f]{8})",(.*)', line, re.DOTALL):
+            text = b"{" + found[2]
+            if int(found[1], 16) == zlib.crc32(text):
+                yield text
 
 
 def with_checksum(text: bytes) -> bytes:
     """Return a journal's line."""
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+    return b'{"crc":"%08x",%s\n' % (zlib.crc32(b"{" + text[1:]), text[1:])
 
 
 def forge(data: bytes) -> bytes:

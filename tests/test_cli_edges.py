@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from test_cli import PROGRAM, rows_of, spawn, wait_for, write_users
 
+from bulkusers.appendix import frame
 from bulkusers.cli.app import main
 from bulkusers.cli.options import parse_duration, parse_share
 from bulkusers.errors import SourceError
@@ -619,8 +620,6 @@ def test_a_run_beside_an_interrupted_one_says_what_it_does(folder: Path, start_s
 
 def test_a_journal_shows_how_far_a_run_came(folder: Path) -> None:
     """Each row once, by what is known of it last; a torn end is no trouble."""
-    import zlib
-
     entries: list[dict[str, Any]] = [
         {"sha256": "0", "base_url": "https://staging.example.edu/api/v1"},
         *({"row": row, "email": "a"} for row in range(2, 9)),
@@ -631,7 +630,7 @@ def test_a_journal_shows_how_far_a_run_came(folder: Path) -> None:
         {"row": 9, "email": "a", "status": "rejected", "code": "bad", "message": "m", "hint": "h"},
     ]
     lines = [json.dumps(entry).encode() for entry in entries]
-    content = b"".join(b"%08x %s\n" % (zlib.crc32(line), line) for line in lines) + b'0000 {"row'
+    content = b"".join(map(frame, lines)) + b'{"crc":"0000'
     (folder / "results.json.journal").write_bytes(content)
     shown = spawn("report", "results.json.journal")
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -649,5 +648,5 @@ def test_a_journal_shows_how_far_a_run_came(folder: Path) -> None:
         "begun": 3,
     }
     assert spawn("report", "results.json.journal", "--format", "csv").returncode == 2
-    (folder / "other").write_bytes(b'%08x {"row":2}\n' % zlib.crc32(b'{"row":2}'))
+    (folder / "other").write_bytes(frame(b'{"row":2}'))
     assert spawn("report", "other").returncode == 3

@@ -2,20 +2,17 @@
 
 import errno
 import fcntl
-import io
 import os
-import random
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import file_size_limit
 
 from bulkusers.errors import StorageError
-from bulkusers.files import WINDOW, Appendix, check_place, move_aside, open_private, replacing
+from bulkusers.files import check_place, move_aside, open_private, replacing
 
 
 @pytest.fixture
@@ -182,22 +179,6 @@ def test_two_processes_do_not_take_each_others_for_abandoned(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_new_name_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder is made to; where the disk does not take that, it is told, and nothing stays open."""
-    path, synced = tmp_path / "results.json.journal", list[str]()
-    true = os.fsync
-
-    def note(descriptor: int) -> None:
-        true(descriptor)
-        synced.extend(os.listdir(descriptor))
-
-    monkeypatch.setattr(os, "fsync", note)
-    Appendix.create(path).close()
-    assert synced == [path.name]
-    with full_at_the_last_moment(), pytest.raises(StorageError, match=r"cannot write .*more: No space left"):
-        Appendix.create(tmp_path / "more")
-
-
 def test_nothing_is_moved_where_nothing_is(tmp_path: Path) -> None:
     """The first run has no older report."""
     assert move_aside(tmp_path / "results.json") is None
@@ -257,100 +238,3 @@ def test_a_device_is_no_place_for_a_report() -> None:
     """An administrator's run must not put a file in its place."""
     with pytest.raises(StorageError, match="/dev/null is no ordinary file"):
         check_place(Path(os.devnull), "--report")
-
-
-@pytest.fixture
-def appendix(tmp_path: Path) -> Iterator[Appendix]:
-    """Begin a file that grows line by line."""
-    file = Appendix.create(tmp_path / "lines")
-    yield file
-    file.close()
-
-
-def test_a_line_that_the_disk_takes_in_parts_is_whole(tmp_path: Path) -> None:
-    """A write may take less than it was given, and say so."""
-
-    class Sluggish(io.FileIO):
-        def write(self, data: Any, /) -> int:  # noqa: ANN401 - as FileIO has it
-            return super().write(bytes(data)[:7])
-
-    path = tmp_path / "lines"
-    file = Appendix(path, Sluggish(path, "w"))
-    starts = [file.append(line) for line in (b"of several parts\n", b"small\n", b"again one of several parts\n")]
-    file.close()
-    assert path.read_bytes() == b"of several parts\nsmall\nagain one of several parts\n"
-    assert starts == [0, 17, 23]
-
-
-@pytest.mark.parametrize("part", [0, 5])
-def test_a_line_that_found_no_room_is_told_and_tried_once_more(tmp_path: Path, part: int) -> None:
-    """Nothing goes behind the gap; when the file is closed, the line is there if there is room by then."""
-
-    class Full(io.FileIO):
-        def write(self, data: Any, /) -> int:  # noqa: ANN401 - as FileIO has it
-            taken = room.pop(0) if room else len(data)
-            if not taken:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(bytes(data)[:taken])
-
-    room = [17, part, 0] if part else [17, 0]
-    path = tmp_path / "lines"
-    file = Appendix(path, Full(path, "w"))
-    file.append(b"of several parts\n")
-    with pytest.raises(StorageError, match="No space left"):
-        file.append(b"found no room\n")
-    with pytest.raises(StorageError, match="it has a gap already"):
-        file.append(b"comes after it\n")
-    assert path.read_bytes() == b"of several parts\n" + b"found no room\n"[:part]
-    file.close()
-    file.close()
-    assert path.read_bytes() == b"of several parts\nfound no room\n"
-
-
-@pytest.mark.parametrize("longest", [200, 3 * WINDOW])
-def test_every_line_is_found_in_whatever_order(appendix: Appendix, longest: int) -> None:
-    """Forwards, backwards, by chance or nearly in order, short and long, and while more are appended."""
-    drawn = random.Random(1)
-    lines = [bytes([33 + number % 90]) * drawn.choice([1, 80, drawn.randrange(longest)]) for number in range(600)]
-    starts = [appendix.append(line + b"\n") for line in lines[:500]]
-    order = list(range(500))
-    nearly = sorted(order, key=lambda place: place + drawn.randrange(20))
-    for places in (order, order[::-1], drawn.sample(order, 500), nearly):
-        for place in places:
-            assert appendix.line_at(starts[place]) == lines[place]
-    for place in range(500, 600):
-        starts.append(appendix.append(lines[place] + b"\n"))
-        assert appendix.line_at(starts[place]) == lines[place]
-        assert appendix.line_at(starts[place - 5]) == lines[place - 5]
-
-
-def test_lines_that_are_near_each_other_are_read_together(appendix: Appendix, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nearly in order they need a read for hundreds; a line that is far away costs no more than itself."""
-    reads: list[int] = []
-    pread = os.pread
-
-    def count(descriptor: int, length: int, offset: int) -> bytes:
-        reads.append(length)
-        return pread(descriptor, length, offset)
-
-    starts = [appendix.append(b"a line as long as most of a journal, %06d\n" % number) for number in range(20_000)]
-    monkeypatch.setattr(os, "pread", count)
-    drawn = random.Random(1)
-    for place in sorted(range(20_000), key=lambda place: place + drawn.randrange(40)):
-        appendix.line_at(starts[place])
-    assert len(reads) < 60
-    reads.clear()
-    for place in range(2_000):
-        appendix.line_at(starts[place])
-        if place % 100 == 0:
-            appendix.line_at(starts[5_000 + place * 31 % 15_000])
-    assert len(reads) < 60
-    assert sum(length == WINDOW for length in reads) < 10
-
-
-def test_a_file_that_was_cut_short_is_told(appendix: Appendix) -> None:
-    """A line that is not there any more is no empty line."""
-    start = appendix.append(b"a line\n")
-    os.truncate(appendix.path, 3)
-    with pytest.raises(StorageError, match="was cut short"):
-        appendix.line_at(start)

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import stat
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from conftest import file_size_limit
 from runs import equal_line, line, send_lines, sending, statuses, writes
 
 from bulkusers import Existing, read_report
+from bulkusers.appendix import frame
 from bulkusers.books import images_of
 from bulkusers.errors import StorageError
 from bulkusers.forecast import Forecast
@@ -200,7 +200,7 @@ def test_a_whole_line_that_this_version_would_never_write_is_damage(
     """A right checksum is not enough: nobody guesses what another version meant."""
     write(IMAGES[0])
     text = orjson.dumps(entry)
-    path.write_bytes(path.read_bytes() + b'{"crc":"%08x",%s\n' % (zlib.crc32(text), text[1:]))
+    path.write_bytes(path.read_bytes() + frame(text))
     with pytest.raises(StorageError, match="damaged in line 3"):
         read(path)
 
