@@ -20,7 +20,7 @@ from bulkusers import Lists, Secret, Settings, open_source, upload
 from bulkusers.api import open_for_reading
 from bulkusers.brake import Brake
 from bulkusers.cli.app import main
-from bulkusers.cli.screen import csv_lines
+from bulkusers.cli.output import csv_lines
 from bulkusers.columns import COLUMNS, FORMULA_STARTS
 from bulkusers.models import email_key
 from bulkusers.profile import load_profile

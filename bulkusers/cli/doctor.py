@@ -24,7 +24,8 @@ from bulkusers.cli.config import (
     load_properties,
 )
 from bulkusers.cli.loop import run_in_loop
-from bulkusers.cli.screen import Screen, write, write_data
+from bulkusers.cli.output import write_data
+from bulkusers.cli.screen import Screen, write
 from bulkusers.cli.summary import plural
 from bulkusers.cli.target import Aim, aim_as_said, end_on_signals, refuse_default
 from bulkusers.errors import SettingsError

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from bulkusers.cli import options as opt
 from bulkusers.cli.loop import run_in_loop
-from bulkusers.cli.screen import Screen, csv_lines, write_data
+from bulkusers.cli.output import csv_lines, write_data
+from bulkusers.cli.screen import Screen
 from bulkusers.cli.summary import plural
 from bulkusers.cli.target import Aim, end_on_signals, refuse_default, take_aim
 from bulkusers.columns import COLUMNS

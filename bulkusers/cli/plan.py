@@ -10,7 +10,8 @@ import typer
 
 from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
-from bulkusers.cli.screen import Screen, note_facts, printable, write_data
+from bulkusers.cli.output import write_data
+from bulkusers.cli.screen import Screen, note_facts, printable
 from bulkusers.cli.summary import (
     describe_target,
     duration,

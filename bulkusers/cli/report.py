@@ -9,7 +9,8 @@ import orjson
 import typer
 
 from bulkusers.cli import options as opt
-from bulkusers.cli.screen import write, write_csv, write_data
+from bulkusers.cli.output import write_csv, write_data
+from bulkusers.cli.screen import write
 from bulkusers.cli.summary import list_problems, plural, summarize, table_of_counts
 from bulkusers.columns import safe_cell
 from bulkusers.journal import BEGUN, is_journal, read_progress

@@ -1,16 +1,14 @@
-"""What people and logs see while a command works: notes and progress on stderr, results on stdout."""
+"""What people and logs see of a command: notes and progress on stderr, results on stdout."""
 
 import asyncio
-import csv
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Final, TextIO
 
@@ -18,7 +16,7 @@ import typer
 
 from bulkusers.cli.options import LogFormat
 from bulkusers.cli.summary import WIDTH, duration, name_rows
-from bulkusers.errors import Interrupted, StorageError
+from bulkusers.errors import Interrupted
 from bulkusers.files import check_place
 from bulkusers.models import Outcome, Status
 from bulkusers.source import Facts
@@ -226,49 +224,6 @@ def write(stream: TextIO | None, line: str) -> None:
         encoding = stream.encoding or "ascii"
         stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
         stream.flush()
-
-
-def write_data(lines: Iterable[str]) -> None:
-    """Write to stdout what programs read: UTF-8 whatever the locale, and all of it; a reader who left wants no more.
-
-    Raises:
-        StorageError: it cannot be written.
-
-    """
-    try:
-        if sys.stdout is None:
-            raise StorageError("stdout is closed, and there is nowhere else to write to")
-        for line in lines:
-            sys.stdout.buffer.write(line.encode(errors="replace") + b"\n")
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        return
-    except OSError as error:
-        raise StorageError(f"cannot write to stdout: {error.strerror}") from None
-
-
-def write_csv(header: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
-    """Write a CSV file to stdout.
-
-    Raises:
-        StorageError: it cannot be written.
-
-    """
-    write_data(csv_lines(header, rows))
-
-
-def csv_lines(header: Sequence[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Yield the lines of a CSV file, without their ends."""
-    writer = csv.writer(_Echo(), lineterminator="")
-    return map(writer.writerow, chain([header], rows))  # it returns what `write` does
-
-
-class _Echo:
-    """A file that gives back what is written into it."""
-
-    def write(self, text: str) -> str:
-        """Return the text."""
-        return text
 
 
 def leave_streams() -> None:

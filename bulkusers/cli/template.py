@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from bulkusers.cli import options as opt
-from bulkusers.cli.screen import write_csv
+from bulkusers.cli.output import write_csv
 from bulkusers.columns import COLUMNS
 from bulkusers.template import example_rows
 
