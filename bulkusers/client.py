@@ -22,6 +22,7 @@ from bulkusers.version import __version__
 KEEP_ALIVE: Final = 4.0  # seconds; servers on Node close idle connections after 5, and a POST on such a one is lost
 CONNECT: Final = 10.0  # seconds at most until there is a connection
 MAX_ANSWER: Final = 1 << 20  # bytes of one answer, unpacked; a record has a few hundred
+NEAR: Final = 0.02  # seconds within which an answer comes from a server that is near, or that has little to do
 LATE: Final = "the API did not answer in time"
 MAX_LIST: Final = 1 << 30  # bytes of a list of records, unpacked; it goes to the disk
 TARGET: Final = re.compile("[!-~]+")  # what a request line may hold: no blank, no line end (RFC 9112 3.2)
@@ -78,6 +79,7 @@ class Client:
         self._timeout = settings.timeout
         self._until_connected = aiohttp.ClientTimeout(connect=min(settings.timeout, CONNECT))
         self._watchdog = Watchdog(settings.timeout)
+        self._is_near = True
         base = URL(settings.base_url, encoded=True)
         self._path = base.raw_path.rstrip("/")
         # where every connection leads; never sent itself
@@ -111,6 +113,8 @@ class Client:
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _explain_unsent(error) from None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         if request.into is None:
             self._watchdog.watch(connection)
         answer, failure = None, LATE
@@ -126,6 +130,7 @@ class Client:
                 connection.release()
             else:
                 connection.close()
+        self._is_near = loop.time() - began < NEAR
         if answer is None or not in_time:
             raise TransportError(failure if in_time else LATE, sent=True)
         return answer
@@ -160,9 +165,12 @@ class Client:
         assert transport is not None
         # a list may take long, as long as it keeps coming
         protocol.set_response_params(read_until_eof=True, read_timeout=None if into is None else self._timeout)
-        # all requests of one turn of the loop go out together, and whoever is at the other end wakes up once: that is a
-        # fifth of the CPU time of a row that is created
-        asyncio.get_running_loop().call_soon(transport.write, written)
+        if self._is_near:
+            # all requests of one turn of the loop go out together, and whoever is at the other end wakes up once: that
+            # is a fifth of the CPU time of a row that is created
+            asyncio.get_running_loop().call_soon(transport.write, written)
+        else:  # the line is slower than we are, and what waits for the others of its turn comes late by 2 %
+            transport.write(written)
         protocol.start_timeout()
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # the answer proper is still to come
