@@ -155,15 +155,22 @@ class Appendix:
         text = b""
         if abs(start - self._missed) < WINDOW:
             self._window_start = max(start - WINDOW // 2, 0)
-            self._window = os.pread(self._file.fileno(), WINDOW, self._window_start)
+            self._window = self._pread(WINDOW, self._window_start)
             text = self._window[start - self._window_start :]
         self._missed = start
-        while b"\n" not in text:  # pread leaves the place alone where writing goes on
-            piece = os.pread(self._file.fileno(), PIECE, start + len(text))
+        while b"\n" not in text:
+            piece = self._pread(PIECE, start + len(text))
             if not piece:
                 raise StorageError(f"{self.path} was cut short by somebody else")
             text += piece
         return text[: text.index(b"\n") + 1]
+
+    def _pread(self, size: int, start: int) -> bytes:
+        """Read, and leave the place alone where writing goes on."""
+        try:
+            return os.pread(self._file.fileno(), size, start)
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error.strerror}") from None
 
     def fileno(self) -> int:
         """Return the file's descriptor."""

@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from errno import EPROTO
 from typing import BinaryIO, Final
 
 import aiohttp
@@ -15,7 +16,7 @@ from yarl import URL
 
 from bulkusers.errors import AccessError, SettingsError, TransportError
 from bulkusers.files import scratch_space
-from bulkusers.models import Request, Response
+from bulkusers.models import Request, Response, Secret
 from bulkusers.settings import Settings
 from bulkusers.version import __version__
 
@@ -64,6 +65,23 @@ class Watchdog:
             self._timer.cancel()
 
 
+class Letter:
+    """A request on its way to one connection; `posted` tells whether the system has it, and with it perhaps the API."""
+
+    __slots__ = ("_content", "_transport", "posted")
+
+    def __init__(self, transport: asyncio.Transport, content: bytes) -> None:
+        self._transport = transport
+        self._content = content
+        self.posted = False
+
+    def post(self) -> None:
+        """Write it, unless the connection has broken meanwhile."""
+        if not self._transport.is_closing():
+            self.posted = True
+            self._transport.write(self._content)
+
+
 class Client:
     """One connection pool, one token. `send` is the `models.Send` to the API, and raises `TransportError`.
 
@@ -77,6 +95,7 @@ class Client:
         self._connector = connector
         self._password = settings.password
         self._timeout = settings.timeout
+        self._most = settings.concurrency
         self._until_connected = aiohttp.ClientTimeout(connect=min(settings.timeout, CONNECT))
         self._watchdog = Watchdog(settings.timeout)
         self._is_near = True
@@ -102,7 +121,8 @@ class Client:
             AccessError: the certificate is not to be trusted.
 
         """
-        written = self._write(request)
+        token = self.token
+        written = self._write(request, token)
         # Nothing of aiohttp's errors is kept: they hold URLs with e-mails.
         try:
             connection = await self._connect()
@@ -117,9 +137,11 @@ class Client:
         began = loop.time()
         if request.into is None:
             self._watchdog.watch(connection)
+        assert connection.transport is not None
+        letter = Letter(connection.transport, written)
         answer, failure = None, LATE
         try:
-            answer = await self._exchange(connection, written, request.into)
+            answer = await self._exchange(connection, letter, request.into)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             if not isinstance(error, TimeoutError):
                 failure = f"the connection broke ({_reason(error)})"
@@ -131,26 +153,29 @@ class Client:
             else:
                 connection.close()
         self._is_near = loop.time() - began < NEAR
-        if answer is None or not in_time:
-            raise TransportError(failure if in_time else LATE, sent=True)
-        return answer
+        if answer is None or not in_time or not letter.posted:
+            raise TransportError(failure if in_time else LATE, sent=letter.posted)
+        if 200 <= answer.status < 300:
+            return answer
+        return answer._replace(body=_strike(answer.body, token, self.token, self._password))
 
     async def _connect(self) -> Connection:
         """Return a connection on which nothing is left to be read: it would be taken for the next answer."""
-        while True:
+        for _ in range(1 + self._most):  # so many may lie in the pool
             connection = await self._connector.connect(self._server, [], self._until_connected)
             if connection.protocol is not None and not connection.protocol.should_close:
                 return connection
             connection.close()
+        raise ConnectionError(EPROTO, "the server speaks before it is asked")
 
-    def _write(self, request: Request) -> bytes:
+    def _write(self, request: Request, token: Secret) -> bytes:
         """Return a request as it goes over the wire (RFC 9112 2.1)."""
         path = self._path + request.path
         if not TARGET.fullmatch(path):
             raise ValueError("a path is percent-encoded")
         head = f"{request.method} {path} HTTP/1.1\r\n{self._headers}"
         if request.authorized:
-            head += f"Authorization: Bearer {self.token.reveal()}\r\n"
+            head += f"Authorization: Bearer {token.reveal()}\r\n"
         if request.body is None:
             return f"{head}\r\n".encode()
         return (
@@ -158,38 +183,37 @@ class Client:
             + request.body
         )
 
-    async def _exchange(self, connection: Connection, written: bytes, into: BinaryIO | None) -> Response:
+    async def _exchange(self, connection: Connection, letter: Letter, into: BinaryIO | None) -> Response:
         """Write a request and read its answer."""
-        protocol, transport = connection.protocol, connection.transport
+        protocol = connection.protocol
         assert protocol is not None
-        assert transport is not None
         # a list may take long, as long as it keeps coming
         protocol.set_response_params(read_until_eof=True, read_timeout=None if into is None else self._timeout)
         if self._is_near:
             # all requests of one turn of the loop go out together, and whoever is at the other end wakes up once: that
             # is a fifth of the CPU time of a row that is created
-            asyncio.get_running_loop().call_soon(transport.write, written)
+            asyncio.get_running_loop().call_soon(letter.post)
         else:  # the line is slower than we are, and what waits for the others of its turn comes late by 2 %
-            transport.write(written)
+            letter.post()
         protocol.start_timeout()
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # the answer proper is still to come
             message, content = await protocol.read()
-        good = 200 <= message.code < 300
-        body = await _read(content, into if good else None)
-        return Response(message.code, body if good else self._strike(body), message.headers)
-
-    def _strike(self, body: bytes) -> bytes:
-        """Strike our own secrets out of a refusal: the API's words go into reports."""
-        for secret in filter(None, (self.token.reveal(), self._password.reveal())):
-            # JSON writes quotes, backslashes and letters beyond ASCII in ways of its own
-            for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]):
-                body = body.replace(form.encode(), b"***")
-        return body
+        body = await _read(content, into if 200 <= message.code < 300 else None)
+        return Response(message.code, body, message.headers)
 
     def close(self) -> None:
         """Wait for nothing any more."""
         self._watchdog.close()
+
+
+def _strike(body: bytes, *secrets: Secret) -> bytes:
+    """Strike our own secrets out of a refusal: the API's words go into reports."""
+    for secret in filter(None, {secret.reveal() for secret in secrets}):
+        # JSON writes quotes, backslashes and letters beyond ASCII in ways of its own
+        for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]):
+            body = body.replace(form.encode(), b"***")
+    return body
 
 
 async def _read(content: aiohttp.StreamReader, into: BinaryIO | None) -> bytes:

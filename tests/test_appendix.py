@@ -147,6 +147,19 @@ def test_a_line_that_was_changed_meanwhile_is_told(appendix: Appendix) -> None:
         appendix.text_at(start)
 
 
+def test_a_disk_that_cannot_be_read_is_told(appendix: Appendix, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the file, whether a line is read alone or with what is around it."""
+    start = appendix.append(b'{"a":"line"}')
+
+    def fail(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"^cannot read .*lines: Input/output error$"):
+            appendix.text_at(start)
+
+
 def test_a_flipped_bit_is_seen_wherever_it_is() -> None:
     """Of the last line it makes a torn end, of one before it damage that has its line number and its remedy."""
     first, last = b'{"row":2,"email":"a@example.edu"}', b'{"row":3}'

@@ -35,7 +35,7 @@ from bulkusers import (
 from bulkusers.answers import Conversation
 from bulkusers.cli import app
 from bulkusers.errors import StorageError, TransportError
-from bulkusers.models import Image, Json, Outcome, Request, Response, Send, Status, User
+from bulkusers.models import Image, Json, Outcome, Request, Response, Secret, Send, Status, User
 
 Patch = Callable[[], None]
 
@@ -243,9 +243,9 @@ def tell_the_token() -> None:
 
     write_truly = client.Client._write  # noqa: SLF001
 
-    def write(sender: client.Client, request: Request) -> bytes:
-        _Told.token = sender.token.reveal()
-        return write_truly(sender, request)
+    def write(sender: client.Client, request: Request, token: Secret) -> bytes:
+        _Told.token = token.reveal()
+        return write_truly(sender, request, token)
 
     _patch(client.Client, "_write", write)
     _patch(journal.Journal, "__call__", tell)
