@@ -10,6 +10,7 @@ from bulkusers.errors import STOPPING
 
 def main() -> int:
     """Run the command line, prepared for signals from the first moment to the last; return its exit code."""
+    _fill_streams()
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)  # until a run listens to them itself
@@ -20,6 +21,18 @@ def main() -> int:
     finally:
         for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)  # too late: the exit code is that of what was done
+
+
+def _fill_streams() -> None:
+    """Let those of stdin, stdout and stderr that whoever started us has closed lead nowhere.
+
+    Whatever is opened next would get their numbers, and libuv aborts the process when it is to close one of these.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

@@ -313,6 +313,27 @@ def test_a_run_that_nobody_reads_still_ends_with_its_own_code(folder: Path, plac
     assert done.returncode == 6
 
 
+STREAMS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all three": "<&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize("closed", STREAMS.values(), ids=STREAMS)
+def test_a_command_does_its_work_though_a_stream_is_closed(folder: Path, start_sandbox: Start, closed: str) -> None:
+    """Daemons and wrappers start jobs like that; a socket with the number of a stream would abort the process."""
+    start_sandbox()
+    write_users(folder, GOOD.format("a"))
+    for arguments, written in (
+        (("plan", "users.csv"), None),
+        (("run", "users.csv", "--no-notify"), "results.json"),
+        (("export", "--output", "all.csv"), "all.csv"),
+        (("login",), "coursedog.properties"),
+    ):
+        command = f"{shlex.join([*PROGRAM, *arguments])} {closed}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)  # noqa: S607 - the system's own shell
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert written is None or (folder / written).stat().st_size > 0
+    assert read_report(folder / "results.json").counts["created"] == 1
+
+
 def test_data_is_utf_8_whatever_the_locale(write_results: Write) -> None:
     """A name with two dots is not another name in a cron job."""
     write_results()
