@@ -14,7 +14,7 @@ from bulkusers.journal import Journal, read_header, refuse_live
 
 def journal_of(report: Path) -> Path:
     """Return where the journal of a run lies whose report is at `report`."""
-    return report.with_name(f"{report.name}.journal")
+    return Path(f"{report}.journal")  # also of . and /, which have no name
 
 
 def images_of(report: Path) -> Path:

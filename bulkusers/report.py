@@ -127,7 +127,7 @@ def read_report(path: Path) -> Report:
         problems = [Problem(**problem) for problem in said["problems"]]
         return Report(path, said["run"], said["counts"], said["http"], said.get("warnings", []), problems)
     except OSError as error:
-        journal = path.with_name(f"{path.name}.journal")
+        journal = Path(f"{path}.journal")  # also of . and /, which have no name
         hint = f"its run was interrupted; {journal} says how far it came" if journal.exists() else ANOTHER
         raise SourceError(f"cannot read {path}: {error.strerror}", hint) from None
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -313,6 +313,15 @@ def test_a_run_that_nobody_reads_still_ends_with_its_own_code(folder: Path, plac
     assert done.returncode == 6
 
 
+@pytest.mark.parametrize("command", [("report",), ("undo", "--yes"), ("undo", "--dry-run")], ids=" ".join)
+@pytest.mark.parametrize("place", [".", "..", "/"])
+def test_a_folder_in_place_of_a_report_is_told(command: tuple[str, ...], place: str) -> None:
+    """Also one whose name has nothing that a file beside it could be named after."""
+    done = spawn(*command, place)
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"error: cannot read {place}: Is a directory\n")
+
+
 STREAMS = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all three": "<&- >&- 2>&-"}
 
 
