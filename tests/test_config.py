@@ -58,22 +58,22 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "[coursedog]\ntoken = abc\nschool = example\n",
         "token=abc\r\nschool=example\r\n",
         "\ufeffTOKEN = abc\nSchool=example",
-        "# token = other\n; a comment\n\ntoken = abc\nschool = example\nlevel = 9\nnonsense\n",
+        "# token = other\n; a comment\n\ntoken = abc\nschool = example\nlevel = 9\n",
         "[DEFAULT]\ntoken = abc\nschool = example\n",
         "[one]\ntoken = abc\n[two]\nschool = example\n",
         "token = abc\n  school = example\n",
-        "token = old\ntoken = abc\nschool = example\n",
-        "token = old\n[one]\ntoken = abc\n[two]\nschool = example\n",
+        "token =\ntoken = abc\nschool = example\n",
+        "token = abc\n[one]\ntoken = abc\nlevel = 8\n[two]\nlevel = 9\nschool = example\n",
     ],
 )
 def test_properties_are_lines_of_key_and_value(write: Write, text: str) -> None:
-    """With or without a section header, comments, indentation and keys that mean nothing; the last one wins."""
+    """With or without section headers, comments, indentation, repetitions and keys that mean nothing."""
     assert read_properties(write(text), Screen()) == {"token": "abc", "school": "example"}
 
 
 def test_values_are_taken_as_they_are(write: Write) -> None:
     """An = or a % is part of it; what is blank is not said."""
-    path = write("token = a=b==%s%(x)s\nbase-url = https://x.example.edu/a:b\nemail =\nschool\n")
+    path = write("token = a=b==%s%(x)s\nbase-url = https://x.example.edu/a:b\nemail =\n")
     assert load_properties(path) == {"base_url": "https://x.example.edu/a:b", "token": "a=b==%s%(x)s"}
 
 
@@ -88,14 +88,26 @@ def test_the_usual_file_need_not_be_there(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_properties(None) == {"env": "staging"}
 
 
-@pytest.mark.parametrize("line", [f"= {TOKEN}", f"=\n= {TOKEN}"])
-def test_a_broken_file_is_told_without_its_content(write: Write, line: str) -> None:
-    """The broken line may be the token's."""
-    path = write(f"school = example\n{line}\n")
-    with pytest.raises(SettingsError, match=r"my\.properties is not made of `key = value` lines") as caught:
+@pytest.mark.parametrize(
+    "line", [f"= {TOKEN}", TOKEN, f"token: {TOKEN}", f"token: {TOKEN}==", f"token {TOKEN}", f"! token = {TOKEN}", "[]"]
+)
+def test_a_line_that_says_nothing_is_told_without_its_content(write: Write, line: str) -> None:
+    """Whoever wrote `env: staging` would get a rehearsal otherwise; and the line may be the token's."""
+    path = write(f"school = example\n\n{line}\n")
+    with pytest.raises(SettingsError, match=r"my\.properties: line 3 is no `key = value`$") as caught:
         load_properties(path)
     assert TOKEN not in f"{caught.value} {caught.value.hint}"
-    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("key", ["env", "base_url", "Base-URL", "school", "email", "TOKEN"])
+def test_a_key_with_two_values_is_told_without_them(write: Write, key: str) -> None:
+    """Which of them is meant is not known: sections for two schools must not make a third of both."""
+    path = write(f"[one]\n{key} = {TOKEN}\n\n[two]\n{key.lower()} = another\n")
+    name = key.lower().replace("-", "_")
+    with pytest.raises(SettingsError, match=rf"my\.properties: {name} stands there twice, .* line 5$") as caught:
+        load_properties(path)
+    assert TOKEN not in f"{caught.value} {caught.value.hint}"
+    assert "--properties" in caught.value.hint
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
@@ -161,10 +173,14 @@ def test_a_variable_that_means_nothing_is_named(
     write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A cap with a typing error in its name would cap nothing; an option of any command is known."""
-    for name in ("TOKEN", "PASSWORD", "RATE", "PORT", "MAX_UPDATE"):
+    for name in ("TOKEN", "PASSWORD", "RATE", "PORT", "MAX_UPDATE", "NO_NOTIFY", "NO_RATE"):
         monkeypatch.setenv(f"BULKUSERS_{name}", "0")
     read_properties(write(""), Screen())
-    assert capsys.readouterr().err == "warning: BULKUSERS_MAX_UPDATE is not used: there is no such option\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: BULKUSERS_MAX_UPDATE is not used: there is no such option",
+        "warning: BULKUSERS_NO_NOTIFY is not used: write BULKUSERS_NOTIFY=0",
+        "warning: BULKUSERS_NO_RATE is not used: there is no such option",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """Where settings come from: option > environment > coursedog.properties > default."""
 
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from bulkusers.cli.options import VARIABLES
+from bulkusers.cli.options import NEGATED, VARIABLES
 from bulkusers.cli.screen import Screen
 from bulkusers.errors import SettingsError
 from bulkusers.files import replacing
@@ -18,39 +19,45 @@ from bulkusers.settings import is_loopback
 
 PROPERTIES: Final = Path("coursedog.properties")
 KEYS: Final = ("env", "base_url", "school", "email", "token")
+LINE: Final = re.compile(r"([\w.-]+)\s*=\s*(.*)")
 PLACEHOLDER: Final = "addme"  # what the vendor's example file has for a token
 SANDBOX: Final = "sandbox"
 
 
 def load_properties(path: Path | None) -> dict[str, str]:
-    """Return what the properties file says: `key = value` lines, with or without a section header.
+    """Return what the properties file says: `key = value` lines, with or without section headers, which mean nothing.
 
     Raises:
-        SettingsError: the file was named and is not there, or it cannot be read.
+        SettingsError: the file was named and is not there, or it cannot be read, or it leaves open what it means.
 
     """
+    file = path or PROPERTIES
     try:
-        text = (path or PROPERTIES).read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         if path is None:
             return {}
-        raise SettingsError(f"there is no {path}", hint="bulkusers login writes one") from None
+        raise SettingsError(f"there is no {file}", hint="bulkusers login writes one") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path or PROPERTIES}: {getattr(error, 'strerror', error)}") from None
-    import configparser  # where there is a file to read
-
-    # without a default section, whose values would come back in each other one
-    parser = configparser.ConfigParser(
-        interpolation=None, delimiters=("=",), strict=False, allow_no_value=True, default_section=""
-    )
-    try:
-        # an indented line is a line of its own, not the rest of the one above
-        parser.read_string("\n".join(["[top]", *(line.strip() for line in text.splitlines())]))
-    except configparser.Error:
-        # the parser's own words would repeat the line, and that may be the token's
-        raise SettingsError(f"{path or PROPERTIES} is not made of `key = value` lines") from None
-    values: list[tuple[str, str | None]] = [item for name in parser.sections() for item in parser.items(name)]
-    return {key.replace("-", "_"): value for key, value in values if value}
+        raise SettingsError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from None
+    said: dict[str, str] = {}
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        if not line or line[0] in "#;" or re.fullmatch(r"\[.+\]", line):
+            continue
+        match = LINE.fullmatch(line)
+        if match is None:  # it is not repeated, for it may be the token's
+            raise SettingsError(
+                f"{file}: line {number} is no `key = value`", hint="mend it, or put a # before it if it is a comment"
+            )
+        key, value = match[1].lower().replace("-", "_"), match[2]
+        if key in KEYS and value and said.get(key, value) != value:
+            raise SettingsError(
+                f"{file}: {key} stands there twice, with different values, the second in line {number}",
+                hint="keep one; what is for another place belongs into a file of its own, named with --properties",
+            )
+        if value:
+            said[key] = value
+    return said
 
 
 def read_properties(path: Path | None, screen: Screen) -> dict[str, str]:
@@ -64,15 +71,17 @@ def read_properties(path: Path | None, screen: Screen) -> dict[str, str]:
         screen.warn(f"{file} holds a token, and others can read it: chmod 600 {file}")
     screen.detail(f"{file} says: {', '.join(said) or 'nothing'}")
     variables = sorted(name for name in os.environ if name.startswith("BULKUSERS_"))
-    for name in find_stray_variables():
-        screen.warn(f"{name} is not used: there is no such option")
+    for stray in list_stray_variables():
+        screen.warn(stray)
     screen.detail(f"the environment says: {', '.join(variables) or 'nothing'}")
     return said
 
 
-def find_stray_variables() -> list[str]:
-    """Return the variables of the environment that are named like an option, and are none's."""
-    return sorted(name for name in os.environ if name.startswith("BULKUSERS_") and name not in VARIABLES)
+def list_stray_variables() -> Iterator[str]:
+    """Yield what is wrong with each variable of the environment that is named like an option, and is none's."""
+    for name in sorted(os.environ):
+        if name.startswith("BULKUSERS_") and name not in VARIABLES:
+            yield f"{name} is not used: {f'write {NEGATED[name]}=0' if name in NEGATED else 'there is no such option'}"
 
 
 def is_open_to_others(path: Path) -> bool:

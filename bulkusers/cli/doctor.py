@@ -17,10 +17,10 @@ from bulkusers.cli.config import (
     PROPERTIES,
     Target,
     find_password,
-    find_stray_variables,
     find_target,
     find_token,
     is_open_to_others,
+    list_stray_variables,
     load_properties,
 )
 from bulkusers.cli.loop import run_in_loop
@@ -118,8 +118,8 @@ def _read_properties(path: Path | None, tell: "Tell") -> dict[str, str]:
     if strange:
         message = f"{file}: {', '.join(strange)} {'are' if len(strange) > 1 else 'is'} not used"
         tell(Finding(Level.WARNING, "properties", message, f"what is used is {', '.join(KEYS)}"))
-    for name in find_stray_variables():
-        tell(Finding(Level.WARNING, "configuration", f"{name} is not used: there is no such option"))
+    for stray in list_stray_variables():
+        tell(Finding(Level.WARNING, "configuration", stray))
     return said
 
 

@@ -78,12 +78,16 @@ def parse_share(text: str) -> Share:
 
 
 VARIABLES: Final = {"BULKUSERS_TOKEN", "BULKUSERS_PASSWORD"}  # and one for each option
+NEGATED: Final[dict[str, str]] = {}  # what the variable of a --no-option would be called -> that of its option
 
 
 def option(*names: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - what typer.Option takes and gives
     """Return an option whose environment variable follows the one rule: --max-duration = BULKUSERS_MAX_DURATION."""
-    variable = "BULKUSERS_" + names[0].partition("/")[0].removeprefix("--").replace("-", "_").upper()
+    variable, *negated = (
+        "BULKUSERS_" + name.removeprefix("--").replace("-", "_").upper() for name in names[0].split("/")
+    )
     VARIABLES.add(variable)
+    NEGATED.update(dict.fromkeys(negated, variable))
     return typer.Option(*names, envvar=variable, show_envvar=False, help=text, **more)
 
 
