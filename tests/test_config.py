@@ -221,6 +221,21 @@ def test_saving_makes_a_file_for_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_saving_writes_through_a_symlink(write: Write, tmp_path: Path) -> None:
+    """Whoever keeps the file elsewhere has one token, and not an older one there."""
+    real = write("token = old\n")
+    real.chmod(0o644)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    link = folder / "coursedog.properties"
+    link.symlink_to("../my.properties")
+    save_properties(link, {"token": "new"})
+    assert link.is_symlink()
+    assert real.read_text() == "token = new\n"
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert [*folder.iterdir(), *tmp_path.glob(".my*")] == [link]
+
+
 @pytest.mark.parametrize(
     ("variable", "properties", "token"),
     [

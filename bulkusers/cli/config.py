@@ -92,6 +92,8 @@ def is_open_to_others(path: Path) -> bool:
 def save_properties(path: Path, values: Mapping[str, str]) -> None:
     """Put values into the properties file, mode 0600; other lines stay as they are, an empty value takes its line out.
 
+    Where a symlink leads to the file, the file is written and the symlink stays.
+
     Raises:
         StorageError: it cannot be written.
 
@@ -99,7 +101,7 @@ def save_properties(path: Path, values: Mapping[str, str]) -> None:
     lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
     kept = [line for line in lines if line.partition("=")[0].strip().lower().replace("-", "_") not in values]
     kept += [f"{key} = {value}" for key, value in values.items() if value]
-    with replacing(path) as file:
+    with replacing(Path(os.path.realpath(path))) as file:
         file.write("".join(f"{line}\n" for line in kept).encode())
 
 
