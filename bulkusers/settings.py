@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from bulkusers.errors import SettingsError
 from bulkusers.models import Existing, Lists, Secret, Share
@@ -71,8 +71,8 @@ class Settings:
                 raise SettingsError(
                     f"the {name} of the account is not UTF-8 text", hint="whatever sets it uses another encoding"
                 )
-        if self.proxy and not _find_host(self.proxy, {"http", "https"}):
-            raise SettingsError("the proxy of the environment is no http:// or https:// URL")
+        if self.proxy:
+            _check_proxy(self.proxy)
         if not 1 <= self.concurrency <= MAX_CONCURRENCY:
             raise SettingsError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {self.concurrency}")
         if not 0 <= self.rate < float("inf"):
@@ -91,7 +91,12 @@ def make_rules(settings: Settings) -> Rules:
 
 
 def _check_url(url: str) -> None:
-    """Refuse every base URL that would send a token in the clear or to nobody knows where."""
+    """Refuse every base URL that would send a token in the clear or to nobody knows where, or that cannot be sent."""
+    if not url.isascii():
+        raise SettingsError(
+            "the base URL holds letters beyond ASCII",
+            hint="a URL has them as %XX in its path, and as xn--... in the name of a host",
+        )
     host = _find_host(url, {"http", "https"})
     if not host:
         raise SettingsError("the base URL is not a URL", hint="it looks like https://app.coursedog.com/api/v1")
@@ -102,6 +107,19 @@ def _check_url(url: str) -> None:
         raise SettingsError(
             f"{host} would be spoken to without encryption", hint="use https; plain http goes only to this machine"
         )
+
+
+def _check_proxy(url: str) -> None:
+    """Refuse what no connection can be made through."""
+    if not _find_host(url, {"http", "https"}):
+        raise SettingsError("the proxy of the environment is no http:// or https:// URL")
+    account = urlsplit(url).netloc.rpartition("@")[0]
+    try:
+        unquote(account, errors="ignore").encode("latin-1")  # as it goes over the wire
+    except UnicodeError:
+        raise SettingsError(
+            "the account in the proxy of the environment holds letters beyond Latin-1", hint="no proxy can be told them"
+        ) from None
 
 
 def _spell(url: str) -> str:

@@ -57,6 +57,27 @@ def test_a_token_goes_nowhere_else(make_settings: MakeSettings, url: str) -> Non
     assert "hunter2" not in f"{caught.value} {caught.value.hint}"
 
 
+@pytest.mark.parametrize("url", ["https://app.example.edu/apí", "https://bücher.example.edu", "http://127.0.0.1:9/é"])
+def test_a_url_is_of_the_letters_that_a_request_can_hold(make_settings: MakeSettings, url: str) -> None:
+    """The hint says how the others are spelled, and what is spelled so is taken."""
+    with pytest.raises(SettingsError, match="the base URL holds letters beyond ASCII") as caught:
+        make_settings(base_url=url)
+    assert "%XX" in caught.value.hint
+    assert "xn--" in caught.value.hint
+    for spelled in ("https://app.example.edu/ap%C3%AD", "https://xn--bcher-kva.example.edu"):
+        assert make_settings(base_url=spelled).base_url == spelled
+
+
+@pytest.mark.parametrize("password", ["密", "%E5%AF%86", "\udce4"])
+def test_a_proxy_that_cannot_be_told_its_account_is_refused(make_settings: MakeSettings, password: str) -> None:
+    """HTTP writes an account in Latin-1; the refusal does not repeat it."""
+    with pytest.raises(SettingsError, match="the account in the proxy of the environment holds letters") as caught:
+        make_settings(proxy=f"http://somebody:{password}@proxy.example.edu:3128")
+    assert "somebody" not in f"{caught.value!r} {caught.value.hint}"
+    for known in ("pass", "pässe", "p%C3%A4ss", "100%E4"):
+        make_settings(proxy=f"http://somebody:{known}@proxy.example.edu:3128")
+
+
 def test_a_host_in_the_clear_is_named(make_settings: MakeSettings) -> None:
     """The message says which host, the hint what to do."""
     with pytest.raises(SettingsError, match=r"^app\.example\.edu would be spoken to without encryption") as caught:
