@@ -4,20 +4,23 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 from bulkusers.errors import SettingsError
 
 EXCLUSIVE: Final = (
-    {"created", "exists"},
-    {"created", "maybe_exists"},
-    {"exists", "maybe_exists"},
-    {"found", "not_found"},
-    {"replaced", "not_found"},
-    {"deleted", "not_found"},
+    ("created", "exists"),
+    ("created", "maybe_exists"),
+    ("exists", "maybe_exists"),
+    ("found", "not_found"),
+    ("replaced", "not_found"),
+    ("deleted", "not_found"),
 )
 """Statuses that one request cannot be answered with for both reasons."""
+
+NOT_OF_USERS: Final = {"no_mail", "error"}  # fields of a request and of an answer
 
 DEFAULTS: Final = Path(__file__).with_name("profile.toml")
 
@@ -135,13 +138,23 @@ def _check(tables: dict[str, dict[str, Any]], path: Path) -> None:
         for template in [value] if isinstance(value, str) else value:
             _check_template(path, f"paths.{key}", template, is_user=key == "user")
     _check_template(path, "login.path", tables["login"]["path"], is_user=False)
-    for name in ("fields", "statuses"):
-        seen: dict[object, str] = {}
-        for key, value in tables[name].items():
-            for item in [value] if isinstance(value, str) else value:
-                # a status may mean something for a create and something else for a read
-                if seen.setdefault(item, key) != key and (name == "fields" or {key, seen[item]} in EXCLUSIVE):
-                    raise SettingsError(f"{path}: {name}.{key} and {name}.{seen[item]} are both {item!r}")
+    # a status may mean something for a create and something else for a read
+    pairs = {"fields": combinations(tables["fields"], 2), "statuses": EXCLUSIVE, "values": [("active", "inactive")]}
+    for name, keys in pairs.items():
+        for one, other in keys:
+            if both := _items(tables[name][one]) & _items(tables[name][other]):
+                raise SettingsError(f"{path}: {name}.{one} and {name}.{other} are both {min(both)!r}")
+    own = set(tables["records"]["own"])
+    for key, field in tables["fields"].items():
+        if field in own and key not in NOT_OF_USERS:
+            raise SettingsError(
+                f"{path}: records.own and fields.{key} both name {field!r}",
+                hint="what the API keeps itself is no difference to a user: changes of it are called unchanged",
+            )
+
+
+def _items(value: Any) -> set[Any]:  # noqa: ANN401 - a word, or a list of words or statuses
+    return set(value) if isinstance(value, list) else {value}
 
 
 def _check_template(path: Path, where: str, template: str, *, is_user: bool) -> None:
@@ -149,10 +162,12 @@ def _check_template(path: Path, where: str, template: str, *, is_user: bool) -> 
         filled = template.format(school="s", email="e")
     except (LookupError, ValueError, AttributeError, TypeError):
         filled = ""
-    if not re.fullmatch(r"(/[^/?#\\\s]+)+", filled) or {".", ".."} & set(filled.split("/")):
+    # of what a request line may hold
+    is_path = re.fullmatch("[!-~]+", filled) and re.fullmatch(r"(/[^/?#\\]+)+", filled)
+    if not is_path or {".", ".."} & set(filled.split("/")):
         raise SettingsError(
             f"{path}: {where} is no path below the base URL: {template!r}",
-            hint="it starts with / and may hold {school} and {email}",
+            hint="it starts with /, may hold {school} and {email}, and has blanks and letters beyond ASCII as %XX",
         )
     if ("{email}" in template) is not is_user:
         raise SettingsError(f"{path}: {where} must {'' if is_user else 'not '}hold {{email}}: {template!r}")
@@ -164,7 +179,7 @@ def _frozen(table: dict[str, Any]) -> dict[str, Any]:
 
 def _overlay(tables: dict[str, dict[str, Any]], path: Path) -> None:
     try:
-        overrides = tomllib.loads(path.read_text(encoding="utf-8"))
+        overrides = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"cannot read the API profile {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

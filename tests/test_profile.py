@@ -40,6 +40,24 @@ def test_a_profile_may_say_a_single_thing_otherwise(write: Write) -> None:
     assert (profile.login, profile.statuses, profile.hosts) == (usual.login, usual.statuses, usual.hosts)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[statuses]\nfound = [200, 409]\nreplaced = [200, 201]",  # one answers a read, the other a create
+        "[records]\nown = ['createdAt', 'noMail', 'error']\n[fields]\nno_mail = 'noMail'",
+        "[paths]\ncreate = '/{school}/us%C3%A9rs'",
+    ],
+)
+def test_what_only_looks_like_a_contradiction_is_taken(write: Write, text: str) -> None:
+    """A check that refused it would keep a school out whose API is like that."""
+    assert load_profile(write(text)) != load_profile()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_profile(write: Write) -> None:
+    """Editors on Windows write one."""
+    assert load_profile(write('\ufeff[fields]\nfirst_name = "givenName"\n')).fields.first_name == "givenName"
+
+
 def test_an_override_is_for_one_load_only(write: Write) -> None:
     """The next profile is the built-in one again."""
     load_profile(write('[hosts]\nstaging = "https://other.example.edu/api"\n'))
@@ -81,6 +99,17 @@ def test_an_empty_file_is_a_profile(write: Write) -> None:
         ("[paths]\ncreate = '/{school}/users?x=1'", "paths.create"),
         ("[fields]\nexternal_id = 'email'", "fields.external_id"),
         ("[statuses]\nexists = [409, 201]", "statuses.exists"),
+        ("[statuses]\nnot_found = [404, 200]", "statuses.not_found"),
+        ("[statuses]\nfound = [200, 404]", "statuses.found"),
+        ("[statuses]\nnot_found = [404, 204]", "statuses.not_found"),
+        ("[statuses]\nmaybe_exists = [409]", "statuses.maybe_exists"),
+        ("[values]\ninactive = 'active'", "values.inactive"),
+        ("[records]\nown = ['createdAt', 'roles']", "records.own and fields.roles"),
+        ("[fields]\nexternal_id = 'id'", "records.own and fields.external_id"),
+        ("[paths]\ncreate = '/{school}/usérs'", "paths.create"),
+        ("[paths]\ncreate = '/{school}/all users'", "paths.create"),
+        ('[paths]\ncreate = "/{school}/\\u007f"', "paths.create"),
+        ("[login]\npath = '/séss'", "login.path"),
         ("[login]\npath = '/../sessions'", "login.path"),
         ("[login]\npath = '@evil.example.edu/sessions'", "login.path"),
     ],
