@@ -358,6 +358,22 @@ def test_quiet_is_silent_when_all_is_well_and_not_otherwise(call: Call, folder: 
     assert "bulkusers run results.rejects.csv --env sandbox" in called.out
 
 
+@pytest.mark.parametrize("command", [("run", "--env", "sandbox"), ("plan", "--env", "sandbox"), ("check",)])
+def test_notices_about_a_good_file_are_not_said_where_it_is_quiet(
+    call: Call, folder: Path, command: tuple[str, ...]
+) -> None:
+    """Else cron would mail them every night; a run's report has them."""
+    write_users(folder, 'A,B,a@example.edu,events,"r1,r2",', "A,B,b@example.edu,,,inactive", header=f"{HEADER},Status")
+    name, *options = command
+    called = call(name, "users.csv", *options)
+    assert called.err.count("warning: ") == 2
+    called = call(name, "users.csv", *options, "--quiet")
+    assert (called.code, called.out, called.err) == (0, "", "")
+    if name == "run":
+        warnings = json.loads((folder / "results.json").read_bytes())["warnings"]
+        assert {warning["code"] for warning in warnings} == {"several-roles", "inactive-products"}
+
+
 def test_logs_for_collectors_are_json_lines(call: Call, folder: Path) -> None:
     """Every line on stderr is an object, the last one with the counts and the exit code; stdout is empty."""
     write_users(folder, "A,B,a@example.edu,events,")

@@ -173,7 +173,9 @@ class Screen:
 
 
 def note_facts(facts: Facts, screen: Screen) -> None:
-    """Say what the first reading found that a person may not expect."""
+    """Say what the first reading found that a person may not expect; a quiet job would say it night after night."""
+    if screen.is_quiet:
+        return
     if facts.ignored:
         screen.note(f"Columns that are not used: {', '.join(facts.ignored)}")
     for notice in facts.notices:
