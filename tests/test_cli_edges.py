@@ -594,6 +594,22 @@ def test_a_run_stops_when_too_many_rows_fail(folder: Path, cap: str, code: int) 
     assert (f"more rows failed than --max-failures {cap} allows" in done.stdout) is (code == 8)
 
 
+@pytest.mark.parametrize("said", ["option", "environment"])
+def test_a_run_that_too_many_rows_stopped_goes_on_as_it_says(folder: Path, start_sandbox: Start, said: str) -> None:
+    """The cap that stopped it is not in the next command, whoever set it; the file need not be touched."""
+    start_sandbox()
+    write_users(folder, BAD.format("bad"), *(GOOD.format(f"u{count}") for count in range(40)))
+    arguments = ("--max-failures", "0") if said == "option" else ()
+    environment = {} if said == "option" else {"BULKUSERS_MAX_FAILURES": "0"}
+    done = spawn("run", "users.csv", "--no-notify", *arguments, env=environment)
+    assert done.returncode == 8
+    assert "leave the file as it is for --resume" in done.stdout
+    command = re.findall(r"^    (bulkusers run .*)$", done.stdout, re.MULTILINE)[0]
+    done = spawn(*shlex.split(command)[1:], env=environment)
+    assert done.returncode == 6, done.stdout
+    assert read_report(folder / "results.json").counts["created"] == 40
+
+
 def test_a_request_is_sent_again_as_often_as_told(folder: Path, start_sandbox: Start) -> None:
     """Not at all with `--retries 0`."""
     start_sandbox("--faults", write_faults(folder, BROKEN))

@@ -162,7 +162,8 @@ class CappedTally(Tally):
             self._brake.pull(
                 CapError(
                     f"more rows failed than --max-failures {self._cap} allows",
-                    hint="mend what is wrong, then go on with --resume and a higher --max-failures",
+                    hint="leave the file as it is for --resume, and correct rejected rows in the file of rejects; "
+                    "or correct the file, and run it anew without --resume",
                 )
             )
 

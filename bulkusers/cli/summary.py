@@ -14,6 +14,7 @@ from bulkusers.tally import IN_TROUBLE, VALUES_LOST, Problem
 WIDTH: Final = 80
 MOST_SHOWN: Final = 6  # kinds of problem on a screen
 MOST_LEFT: Final = 10  # users whom an undo leaves as they are, on a screen
+CAP: Final = "--max-failures"  # stands in the reason of a run that it stopped
 MEANING: Final = {
     Status.CREATED: "",
     Status.UPDATED: "",
@@ -100,7 +101,7 @@ def name_rows(rows: Sequence[int], count: int) -> str:
 
 def next_steps(report: Report) -> Iterator[tuple[str, str]]:
     """Yield what to do next and the command for it, the most pressing first."""
-    run, counts, arguments = report.run, report.counts, report.run.get("arguments", ())
+    run, counts = report.run, report.counts
     if run["stopped"] and run["stopped"]["hint"]:
         yield run["stopped"]["hint"], ""
     again = counts[Status.FAILED] + counts[Status.UNKNOWN] + counts[Status.UNPROCESSED]
@@ -110,7 +111,7 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
         if file == "-":
             yield f"{why}: pipe the file again{', and say --resume' if resume else ''}", ""
         else:
-            yield why, run_command(file, arguments, *resume, command=run.get("command", "run"))
+            yield why, run_command(file, _arguments_to_go_on(run), *resume, command=run.get("command", "run"))
     if rejects := run.get("rejects"):
         yield (
             "correct the rejected rows (columns Error and Hint say what is wrong), then",
@@ -118,6 +119,18 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
         )
     if sum(counts[status] for status in IN_TROUBLE) > 0:
         yield "every row in trouble", shlex.join(["bulkusers", "report", str(report.path), "--failed"])
+
+
+def _arguments_to_go_on(run: Mapping[str, Any]) -> list[str]:
+    """Return a run's arguments without the cap that stopped it: the same rows would stop it again."""
+    arguments = list(run.get("arguments", ()))
+    if run["stopped"] and CAP in run["stopped"]["reason"]:
+        if CAP in arguments:
+            place = arguments.index(CAP)
+            del arguments[place : place + 2]
+        else:  # the environment said so, and will again
+            arguments += [CAP, "100%"]
+    return arguments
 
 
 def _arguments_for_rejects(run: Mapping[str, Any]) -> list[str]:
