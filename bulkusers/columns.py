@@ -97,6 +97,7 @@ REJECT_TITLES: Final = ("Error", "Hint")
 """What a file of rejected rows has besides; ignored when such a file is run again."""
 
 _CLOSE: Final = 0.86  # difflib's ratio: `Prodicts` has 0.875 of Products, `Department Code` 0.846 of Department ID
+_LONGEST_NAME: Final = 80  # characters of a header in a message
 _SHORT: Final = 5  # letters; below it everything is close to something: `Name` is not `lname`
 
 
@@ -107,7 +108,7 @@ class Layout:
     header: tuple[str, ...]  # as written
     places: tuple[int, ...]  # of each of COLUMNS in a row's cells; -1 where the file does not have it
     width: int  # cells that every row must have; blank headers at the end do not count
-    ignored: tuple[str, ...]  # headers that mean nothing to us, as written
+    ignored: tuple[str, ...]  # headers that mean nothing to us, as messages name them
 
 
 def header_key(header: str) -> str:
@@ -139,11 +140,11 @@ def match_header(path: str, row: int, header: Sequence[str]) -> Layout:
         if column is None:
             _refuse_near_miss(path, cell, key)
             if key and key not in _REJECT_KEYS:
-                ignored.append(cell)
+                ignored.append(name_column(cell))
         elif column.field in places:
-            first = header[places[column.field]]
+            first = name_column(header[places[column.field]])
             raise SourceError(
-                f"{path}: the columns '{first}' and '{cell}' both mean {column.title}",
+                f"{path}: the columns '{first}' and '{name_column(cell)}' both mean {column.title}",
                 hint="remove or rename one of them",
             )
         else:
@@ -171,7 +172,7 @@ def _refuse_near_miss(path: str, header: str, key: str) -> None:
     near = [known for known in near if known != key + "id"]  # an institution is not its id
     if near:
         raise SourceError(
-            f"{path}: there is no column '{header}'; did you mean '{_KNOWN[near[0]].title}'?",
+            f"{path}: there is no column '{name_column(header)}'; did you mean '{_KNOWN[near[0]].title}'?",
             hint="correct the header, or rename the column if it is meant to be ignored",
         )
 
@@ -191,3 +192,14 @@ def safe_cell(cell: str) -> str:
         return cell
     bare = unicodedata.normalize("NFC", cell).strip(BLANKS)
     return f"'{bare}" if bare.startswith(FORMULA_STARTS) else cell
+
+
+def printable(text: str) -> str:
+    """Return foreign text with blanks for what could move a terminal's cursor or colour it."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def name_column(header: str) -> str:
+    """Return a file's own header as messages name it: a terminal shows it, and one line has room for it."""
+    name = printable(header)
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

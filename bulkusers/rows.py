@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from bulkusers.columns import BLANKS, count_known
+from bulkusers.columns import BLANKS, count_known, name_column
 from bulkusers.errors import SourceError
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _explain_undecodable(path: str, file: BinaryIO, form: Form) -> SourceError:
         for place, cell in enumerate(cells):
             if _UNDECODABLE in cell:
                 title = header[place] if place < len(header) and cells is not header else ""
-                column = f"column {place + 1} ({title})" if title else f"column {place + 1}"
+                column = f"column {place + 1} ({name_column(title)})" if title else f"column {place + 1}"
                 return SourceError(f"{path}: row {row}, {column} is not {form.encoding}", hint)
     return SourceError(f"{path} is not {form.encoding}", hint)
 

@@ -30,7 +30,7 @@ class Facts:
     encoding: str
     delimiter: str
     header: tuple[str, ...]  # as written
-    ignored: tuple[str, ...]  # unknown columns, as written
+    ignored: tuple[str, ...]  # unknown columns, as messages name them
     rejected: int  # rows already known to be bad
     notices: tuple[Notice, ...]
 

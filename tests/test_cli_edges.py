@@ -182,6 +182,26 @@ def test_a_quiet_check_speaks_only_if_not_all_is_well(folder: Path, form: str) -
     assert spawn(*arguments).returncode == 3
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "named"),
+    [
+        ("\x1b[31mEvil\x1b]0;pwn\a" + "x" * 500, "x", "not used:  [31mEvil ]0;pwn xx"),
+        ("\x1b[Prodicts\x85", "x", "no column ' [Prodicts '; did"),
+        ("Email\a", "x", "'Email' and 'Email ' both mean"),
+        ("\x1b[31mEvil", "\xff", "column 5 ( [31mEvil) is not utf-8"),
+    ],
+)
+def test_a_header_moves_no_terminal(folder: Path, header: str, row: str, named: str) -> None:
+    """Whatever stands in it, a message names it without what a terminal would obey, and not at any length."""
+    write_users(folder, header=f"First Name,Last Name,Email,Products,{header}")
+    with (folder / "users.csv").open("ab") as file:
+        file.write(f"{GOOD.format('a')}{row}\n".encode("latin-1"))
+    said = spawn("check", "users.csv").stderr
+    assert named in said
+    assert said.replace("\n", "").isprintable()
+    assert all(len(line) < 160 for line in said.splitlines())
+
+
 def test_check_leads_to_a_run_that_reads_the_file_alike(folder: Path) -> None:
     """What the file needs to be read is said again."""
     (folder / "it's.csv").write_bytes(

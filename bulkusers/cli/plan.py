@@ -11,7 +11,7 @@ import typer
 from bulkusers.cli import options as opt
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.output import write_data
-from bulkusers.cli.screen import Screen, note_facts, printable
+from bulkusers.cli.screen import Screen, note_facts
 from bulkusers.cli.summary import (
     describe_target,
     duration,
@@ -23,6 +23,7 @@ from bulkusers.cli.summary import (
     table_of_counts,
 )
 from bulkusers.cli.target import Aim, take_aim
+from bulkusers.columns import printable
 from bulkusers.journal import row_of
 from bulkusers.models import Existing, Lists, Status
 from bulkusers.rules import NOTHING

@@ -213,11 +213,6 @@ def describe(tally: Tally, seconds: float) -> str:
     return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
 
-def printable(text: str) -> str:
-    """Return foreign text with blanks for what could move a terminal's cursor or colour it."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def write(stream: TextIO | None, line: str) -> None:
     """Write a line whatever the terminal can show; a reader who has gone is no reason to stop."""
     if stream is None:
