@@ -151,10 +151,10 @@ def match_header(path: str, row: int, header: Sequence[str]) -> Layout:
             places[column.field] = place
     missing = [column.title for column in COLUMNS if column.required and column.field not in places]
     if missing:
-        raise SourceError(
-            f"{path}: the header, row {row}, has no column {', '.join(missing)}",
-            hint="`bulkusers template` gives a file to start from",
-        )
+        hint = "`bulkusers template` gives a file to start from"
+        if header[0].lower().startswith("sep="):  # a line for spreadsheets, which do not show it
+            hint = f"delete row {row}, its `sep=` line, in a text editor: the delimiter is found without it"
+        raise SourceError(f"{path}: the header, row {row}, has no column {', '.join(missing)}", hint)
     return Layout(
         header=tuple(header),
         places=tuple(places.get(column.field, -1) for column in COLUMNS),

@@ -135,6 +135,14 @@ def test_all_missing_columns_are_named() -> None:
     assert "bulkusers template" in refusal.value.hint
 
 
+@pytest.mark.parametrize("row", [["sep=;"], ["sep=", ""], ["SEP=,"]])
+def test_a_line_that_names_the_delimiter_is_recognised(row: list[str]) -> None:
+    """A spreadsheet writes it and does not show it, so the hint says which line it is."""
+    with pytest.raises(SourceError, match="the header, row 1, has no column First Name") as refusal:
+        match_header("users.csv", 1, row)
+    assert refusal.value.hint.startswith("delete row 1, its `sep=` line")
+
+
 def test_only_columns_are_counted_as_known() -> None:
     """A delimiter is recognised by the columns that it brings out."""
     assert count_known(["first name", "E-Mail", "Phone", "", "Error"]) == 2
