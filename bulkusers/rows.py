@@ -110,9 +110,14 @@ class Reading:
                 self._tape.unended = 0
                 if "".join(cells).strip(BLANKS):
                     yield row, cells
-        except csv.Error:
+        except csv.Error as error:
+            if "field limit" in str(error):
+                raise SourceError(
+                    f"{path}: row {row + 1} has a cell longer than {csv.field_size_limit():,} characters",
+                    hint="look for a quote that is opened and not closed; if there is none, shorten the cell",
+                ) from None
             raise SourceError(
-                f"{path}: row {row + 1} is not CSV: a quoted cell in it has no proper end, or is endless",
+                f"{path}: row {row + 1} is not CSV: a quoted cell in it has no proper end",
                 hint="look for a quote that is opened and not closed; a quote inside a quoted cell is written twice",
             ) from None
         except UnicodeError:

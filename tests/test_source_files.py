@@ -113,7 +113,8 @@ DELIMITERS = (
     readable("doubled quotes", HEAD + b'"Ann ""Annie""",Lee,ann@example.edu,events\n', user(2)),
     readable("a quoted delimiter", HEAD + b'Ann,"Lee, Jr.",ann@example.edu,events\n', user(2)),
     refused("a quote that does not end", HEAD + ANN + b'"Bob,May,bob@example.edu,events\n' + ANN, "row 3 is not CSV"),
-    refused("a quote that swallows very much", HEAD + b'"Bob\n' + ANN * 5000, "row 2 is not CSV"),
+    refused("a quote that swallows very much", HEAD + b'"Bob\n' + ANN * 5000, "row 2 has a cell longer than 131,072"),
+    refused("an endless cell", HEAD + ANN + b"Bob,May,b@example.edu," + b"1" * 200_000, "row 3 has a cell longer"),
     refused("a quote that ends in the middle", HEAD + b'"Bob"by,May,bob@example.edu,events\n', "row 2 is not CSV"),
     refused("a quote that does not end in the header", b'"' + HEAD + ANN, "row 1 is not CSV"),
 )
