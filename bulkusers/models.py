@@ -25,7 +25,7 @@ class Status(StrEnum):
     REJECTED = "rejected"  # the data must be fixed; not applied
     FAILED = "failed"  # attempts used up; known not applied
     UNKNOWN = "unknown"  # may or may not be applied
-    UNPROCESSED = "unprocessed"  # never sent
+    UNPROCESSED = "unprocessed"  # never sent, or turned away (401, 429)
 
 
 class Existing(StrEnum):
@@ -94,7 +94,7 @@ class Outcome(NamedTuple):
     hint: str = ""  # what to do about it
     changed: tuple[str, ...] = ()  # names of the record's fields that an update changed
     attempts: int = 0  # requests that could have changed something (POST, PUT, DELETE)
-    ms: int = 0  # from the row's first request to its last answer
+    ms: int = 0  # from the row's turn to its outcome, with all that it waited for in between
     loses: bool = False  # an update took a value away and put no other in its place
 
 

@@ -33,12 +33,16 @@ class Writes:
 
 
 def counting(send: Send, writes: Writes) -> Send:
-    """Return a `Send` that counts writes; it belongs next to the network, inside of whatever sends again."""
+    """Return a `Send` that counts writes; it belongs next to the network, inside of whatever sends again.
+
+    Who is cut off while still connecting is counted, too, though nothing was sent: nobody knows how far it came, and
+    `unknown` is safe.
+    """
 
     async def send_and_count(request: Request) -> Response:
         if request.method in READS or not request.authorized:
             return await send(request)
-        writes.seen += 1  # also where we are cancelled in the middle
+        writes.seen += 1
         writes.taken += 1
         try:
             answer = await send(request)

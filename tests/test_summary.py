@@ -75,7 +75,7 @@ def test_a_run_in_trouble_says_what_to_do(make_report: MakeReport) -> None:
         "          5 created",
         "          2 rejected    not applied: the data must be fixed",
         "          1 unknown     may or may not be applied: run again",
-        "          3 unprocessed never sent",
+        "          3 unprocessed never sent, or turned away",
         "      1,234 requests, 49.8 per second",
         "",
         "Problems:",

@@ -23,7 +23,7 @@ MEANING: Final = {
     Status.REJECTED: "not applied: the data must be fixed",
     Status.FAILED: "not applied: run again",
     Status.UNKNOWN: "may or may not be applied: run again",
-    Status.UNPROCESSED: "never sent",
+    Status.UNPROCESSED: "never sent, or turned away",
 }
 
 
