@@ -131,9 +131,9 @@ class Api:
         return retrying(send, retries=self._settings.retries, budget=self._budget, pause=self._pause)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before a request is sent again, unless the run stops."""
-        self.meter.retries += 1
+        """Wait before a request is sent again, unless the run stops: then nothing is."""
         await self._brake.sleep(seconds)
+        self.meter.retries += 1
 
 
 @asynccontextmanager

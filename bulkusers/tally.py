@@ -70,7 +70,7 @@ class Meter:
     """Counts requests and how long their answers took."""
 
     requests: int = 0
-    retries: int = 0  # of what was never sent, and of reads
+    retries: int = 0  # of what was never sent, of reads, and of logins
     by_status: Counter[int] = field(default_factory=Counter)
     lost: int = 0  # requests without an answer
     longest: float = 0.0  # milliseconds

@@ -319,6 +319,15 @@ async def test_a_stopped_run_ends_though_nobody_answers(
     assert (report.counts["unknown"], report.counts["unprocessed"]) == (5, 295)
 
 
+async def test_who_waits_when_a_run_stops_sends_nothing_again(send: Send) -> None:
+    """Workers that wait for their turn meanwhile are no retries: the API never failed."""
+    brake = Brake()
+    asyncio.get_running_loop().call_later(0.3, brake.pull, Interrupted("SIGTERM", 15))
+    report = await send(*(line(number) for number in range(100, 200)), brake=brake, rate=5)
+    assert report.counts["unprocessed"] > 20
+    assert report.http["retries"] == 0
+
+
 async def test_a_run_whose_report_is_being_written_is_not_cancelled(
     send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
