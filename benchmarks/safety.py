@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Bench, Case, Command, Result, Spread, client, count_instructions, ours, play, serve
-from benchmarks.without import ALL, PARTS
+from benchmarks.without import ALL, PARTS, WHOLE
 
 ROWS = 10_000
 COUNTED = 500  # rows, where instructions are counted
-WHOLE = "nothing"
 BARE = "everything: the bare client"
 
 

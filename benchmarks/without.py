@@ -37,11 +37,15 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "the brake": {"bulkusers.api.braking": same, "bulkusers.brake.Suspicion.__call__": nothing},
 }
 ALL = "all of these"
+WHOLE = "nothing"
 
 
 if __name__ == "__main__":
     wanted = sys.argv.pop(1)
-    for each in PARTS if wanted == ALL else [wanted] * (wanted in PARTS):
+    left_out = {WHOLE: [], ALL: [*PARTS]} | {part: [part] for part in PARTS}
+    if wanted not in left_out:  # else the whole would be measured, and called something else
+        sys.exit(f"there is no part {wanted!r}; what can be left out is {'; '.join(left_out)}")
+    for each in left_out[wanted]:
         for target, substitute in PARTS[each].items():
             mock.patch(target, substitute).start()  # fails where nothing has that name any more
     sys.exit(main())
