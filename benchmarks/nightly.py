@@ -21,6 +21,10 @@ def nightly(bench: Bench) -> Result:
             "changed_only": Case(rows, ours("--changed-only"), server),
         }
         play(bench, cases)
+    for name, case in cases.items():
+        untouched = round((rows - case.rows) * CHANGED)  # the vendor's way is given the first users only
+        for run in case.runs:
+            assert (run.seen["former"], run.seen["users"]) == (untouched, rows), f"{name} left users as they were"
     table, figures = [], {}
     for name, case in cases.items():
         run = case.runs[-1]

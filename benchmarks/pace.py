@@ -19,6 +19,11 @@ def pace(bench: Bench) -> Result:
         start = Case(1, ours(), server)  # what a run takes before and after its requests
         paced = {rate: Case(rate * seconds // 2, ours(rate=rate), server) for rate in RATES}
         play(bench, {"start": start, **{str(rate): case for rate, case in paced.items()}})
+    for case in paced.values():
+        for run in case.runs:
+            # half of them are new, one request; the others are tried, read and replaced
+            assert run.requests == 2 * case.rows, "users were left out"
+            assert run.seen["users"] - run.seen["former"] == case.rows, "users were left as they were"
     idle = start.spread(lambda run: run.cpu).median
     rows, figures, goals = [], {}, []
     for rate, case in paced.items():

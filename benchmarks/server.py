@@ -31,6 +31,7 @@ USUAL = (
 HEADS = {
     status: b"HTTP/1.1 %d %s\r\n%s\r\nContent-Length: " % (status, reason, USUAL) for status, reason in REASONS.items()
 }
+FORMER = b"Former"  # the last name of users who differ from the file
 
 
 class School:
@@ -101,6 +102,7 @@ class School:
             "sent": self.sent,
             "busy": busy,  # seconds of CPU
             "users": len(self.users),
+            "former": sum(FORMER in user for user in self.users.values()),  # still called otherwise than in the file
         }
 
 
@@ -167,7 +169,7 @@ def load_users(path: str, share: float, changed: float) -> dict[bytes, bytes]:
         if is_nth(number, share):
             more = {"_id": f"{number:024x}", "phone": "555-0100", "roles": ["kept", *record["roles"]]}
             if is_nth(len(users), changed):
-                more["lastName"] = "Former"
+                more["lastName"] = FORMER.decode()
             users[record["email"].lower().encode()] = orjson.dumps({**record, **more})
     return users
 

@@ -131,7 +131,8 @@ def speed_half(bench: Bench) -> Result:
         }
         play(bench, cases)
     mine, bare = cases["ours"], cases["aiohttp_bare"]
-    assert all(run.requests == 2 * rows for run in mine.runs + bare.runs)
+    for run in mine.runs + bare.runs:
+        assert (run.requests, run.seen["users"], run.seen["former"]) == (2 * rows, rows, 0), "users were left out"
     return Result(
         "speed-half: half of the users exist and differ, no latency, 20 workers",
         COLUMNS,
@@ -156,6 +157,9 @@ def speed_latency(bench: Bench) -> Result:
             "200": Case(bench.size(20_000), ours(workers=200), server),
         }
         play(bench, cases, warm=False)
+    for name, case in cases.items():
+        for run in case.runs:
+            assert run.seen["users"] == run.requests == case.rows, f"{name} left users out"
     vendor = cases["vendor"]
     rows, figures = [], {}
     for name, case in cases.items():
