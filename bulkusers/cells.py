@@ -24,6 +24,8 @@ NOTICES: Final = {
     "several-roles": "the vendor advises against more than one prebuilt role",
 }
 
+MISFIT: Final = "columns-mismatch"  # the code of a row that has fewer or more cells than the header
+
 _LONGEST: Final = 10_000  # characters in one cell
 _LONGEST_SHOWN: Final = 320  # characters of an e-mail in an outcome, the most that RFC 3696 has room for
 
@@ -52,12 +54,12 @@ class Fault:
 
 
 _FEWER_CELLS: Final = Fault(
-    "columns-mismatch",
+    MISFIT,
     "the row has fewer cells than the header",
     "check its delimiters and quotes; a blank cell counts too",
 )
 _MORE_CELLS: Final = Fault(
-    "columns-mismatch",
+    MISFIT,
     "the row has more cells than the header",
     "put a cell that holds the delimiter into double quotes",
 )

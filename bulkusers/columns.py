@@ -155,10 +155,14 @@ def match_header(path: str, row: int, header: Sequence[str]) -> Layout:
         if header[0].lower().startswith("sep="):  # a line for spreadsheets, which do not show it
             hint = f"delete row {row}, its `sep=` line, in a text editor: the delimiter is found without it"
         raise SourceError(f"{path}: the header, row {row}, has no column {', '.join(missing)}", hint)
+    width = 1 + max(place for place, cell in enumerate(header) if header_key(cell))
+    if header_key(header[width - 1]) in _REJECT_KEYS:
+        # a spreadsheet makes the header as long as the longest row; what stands behind our own columns is too much
+        header = header[:width]
     return Layout(
         header=tuple(header),
         places=tuple(places.get(column.field, -1) for column in COLUMNS),
-        width=1 + max(place for place, cell in enumerate(header) if header_key(cell)),
+        width=width,
         ignored=tuple(ignored),
     )
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
+from bulkusers.cells import MISFIT
 from bulkusers.columns import REJECT_TITLES, header_key, safe_cell
 from bulkusers.errors import SourceError
 from bulkusers.files import replacing
@@ -43,6 +44,7 @@ PROBLEM: Final = {"status": str, "code": str, "message": str, "hint": str, "coun
 ROW: Final = {"row": int, "email": str, "status": str}
 STRANGE_IDS: Final = "ids-unknown"  # a warning that belongs into every summary
 REJECTED: Final = b'"status":"rejected"'
+UNTIL_RIGHT: Final = "delete this cell when the row is right"
 ANOTHER: Final = "bulkusers run writes one; its name is results.json unless -o says else"
 
 
@@ -237,7 +239,8 @@ def write_rejects(
 ) -> None:
     """Write the rejected rows as the user had them, plus what is wrong with each, ready to fix and run again.
 
-    `records` and `rows` are in the order of the file; nothing of either is held.
+    `records` and `rows` are in the order of the file; nothing of either is held. A row that has too few cells gets them
+    here, and one too many behind them, so that it is rejected again until somebody has looked at it.
 
     Raises:
         StorageError: it cannot be written.
@@ -253,6 +256,9 @@ def write_rejects(
         for outcome in rejected:
             cells = next(cells for row, cells in cells_of if row == outcome["row"])
             own = [cells[place] if place < len(cells) else "" for place in kept]
+            hint = outcome["hint"]
             beyond = cells[len(form.header) :]  # of a row that is too long: the user decides what is right
-            row = [*own, outcome["message"], outcome["hint"], *beyond]
+            if outcome["code"] == MISFIT and not beyond:
+                hint, beyond = f"{hint}; then delete the cell after this one", [UNTIL_RIGHT]
+            row = [*own, outcome["message"], hint, *beyond]
             writer.writerow([safe_cell(cell) for cell in row])

@@ -123,6 +123,46 @@ def test_check_and_run_agree_on_every_file_of_the_table(call: Call, folder: Path
     assert all(f"row {row}:" in checked.out for row, status, _ in file.rows if status != "user")
 
 
+def save_as_a_spreadsheet(path: Path, delimiter: str) -> None:
+    """Give every row, the header too, as many cells as the longest has."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter=delimiter))
+    longest = max(map(len, rows))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([*row, *[""] * (longest - len(row))] for row in rows)
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["as it is", "saved by a spreadsheet"])
+@pytest.mark.parametrize("file", [file for file in FILES if file.exit_code == 6], ids=lambda file: file.name)
+def test_what_was_rejected_stays_so_until_somebody_mends_it(call: Call, folder: Path, file: File, saved: bool) -> None:
+    """Whatever is wrong with a row, the file of rejects is no way round it, nor that one's own."""
+    (folder / "users.csv").write_bytes(file.data)
+    bad = sum(status == "rejected" for _, status, _ in file.rows)
+    sent = "users.csv"
+    for rejects in ("results.rejects.csv", "results.rejects.2.csv", "results.rejects.csv"):
+        assert call("run", sent, "--env", "sandbox", "--rate", "0").code == 6
+        rows = rows_of(folder / "results.json")
+        assert [row["status"] for row in rows].count("rejected") == bad
+        assert sent == "users.csv" or len(rows) == bad
+        if saved:
+            run = json.loads((folder / "results.json").read_bytes())["run"]
+            save_as_a_spreadsheet(folder / rejects, run["input"]["delimiter"])
+        sent = rejects
+
+
+def test_a_short_row_is_mended_by_deleting_a_cell(call: Call, folder: Path) -> None:
+    """Its hint says so, and then it is a row like any other."""
+    write_users(folder, "A,B,a@example.edu,events")
+    assert call("run", "users.csv", "--env", "sandbox").code == 6
+    rejects = folder / "results.rejects.csv"
+    header, row = csv.reader(rejects.read_text().splitlines())
+    assert row[-3] == "the row has fewer cells than the header"
+    assert row[-2].endswith("then delete the cell after this one")
+    with rejects.open("w", newline="") as file:
+        csv.writer(file).writerows([header, row[:-1]])
+    assert call("run", "results.rejects.csv", "--env", "sandbox").code == 0
+
+
 def test_the_way_of_a_newcomer(call: Call, folder: Path) -> None:
     """A template runs with nothing configured, says where it went, and its report can be read in every format."""
     (folder / "users.csv").write_text(call("template", "--rows", "120").out)

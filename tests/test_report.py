@@ -307,7 +307,7 @@ def test_a_failed_write_leaves_the_older_rejects(tmp_path: Path) -> None:
         yield 2, ["ann@"]
         raise StorageError("gone")
 
-    rows = [b'{"row":2,"status":"rejected","message":"m","hint":"h"}', b'{"row":3,"status":"rejected"}']
+    rows = [b'{"row":2,"status":"rejected","code":"c","message":"m","hint":"h"}', b'{"row":3,"status":"rejected"}']
     with pytest.raises(StorageError, match="gone"):
         write_rejects(path, TextForm(["Email"], ",", "utf-8"), records(), rows)
     assert path.read_text() == "older"

@@ -153,6 +153,18 @@ HEADERS = (
     readable("unknown headers", b"Phone," + HEAD + b"\x07," + ANN, user(2)),
     readable("a file of rejects", b"Error,Hint," + HEAD + b"Email is blank,fill it in," + ANN, user(2)),
     readable("blank headers", HEAD[:-1] + b",, \n" + ANN + BOB[:-1] + b",note,\n", user(2), user(3)),
+    readable(
+        "a long row under blank headers",
+        HEAD[:-1] + b",,\n" + ANN[:-1] + b",note,,too much\n",
+        rejected(2, "columns-mismatch"),
+    ),
+    readable("a short row of a file of rejects", HEAD[:-1] + b",Error,Hint\n" + ANN, rejected(2, "columns-mismatch")),
+    readable(
+        "a cell behind a file of rejects that a spreadsheet has saved",
+        HEAD[:-1] + b",Error,Hint,\n" + ANN[:-1] + b",,,x\n" + BOB[:-1] + b",,,\n",
+        rejected(2, "columns-mismatch"),
+        user(3),
+    ),
     refused("a header twice", b"Email," + HEAD + b"a@b.edu," + ANN, "both mean Email"),
     refused("a column by two names", b"E-mail Address," + HEAD + b"a@b.edu," + ANN, "both mean Email"),
     refused("a column missing", b"First Name,Email\nAnn,ann@example.edu\n", "no column Last Name, Products"),
@@ -256,6 +268,12 @@ DUPLICATES = (
         HEAD + b"A,B,,events\nC,D,,events\n",
         rejected(2, "email-missing"),
         rejected(3, "email-missing"),
+    ),
+    readable(
+        "a short row that differs from a whole one",
+        FULL + ANN + ANN[:-1] + b",1,,,,\n",
+        rejected(2, "columns-mismatch"),
+        rejected(3, "duplicate-email"),
     ),
     readable(
         "a short row beside its whole self",
