@@ -77,6 +77,11 @@ def check_place(path: Path, option: str) -> None:
         raise StorageError(f"{path} is no ordinary file", hint)
 
 
+def is_same_place(one: Path | str, other: Path | str) -> bool:
+    """Tell whether two paths lead to one place, whatever links and dots are on the way; it need not exist."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def move_aside(path: Path, *beside: Callable[[Path], Path]) -> Path | None:
     """Rename what stands at `path` to a name with its time in it, so that a new file can take its place.
 

@@ -550,6 +550,21 @@ def test_the_next_command_says_what_the_first_one_said(folder: Path) -> None:
     assert read_report(folder / "my report.json").run["arguments"] == arguments
 
 
+@pytest.mark.parametrize("report", ["users.csv", "sub/../users.csv", "link/data.csv", "data.csv"])
+def test_no_report_takes_the_place_of_the_users_file(folder: Path, report: str) -> None:
+    """Whichever way leads there: the file is as it was, and nothing was sent."""
+    write_users(folder, GOOD.format("a"))
+    (folder / "users.csv").rename(folder / "data.csv")
+    (folder / "users.csv").symlink_to("data.csv")
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to(".")
+    before = (folder / "data.csv").read_bytes()
+    done = spawn("run", "users.csv", "--env", "sandbox", "-o", report)
+    assert (done.returncode, "the place of the users file" in done.stderr) == (2, True)
+    assert {path.name for path in folder.iterdir()} == {"data.csv", "users.csv", "sub", "link"}
+    assert (folder / "users.csv").read_bytes() == before
+
+
 def test_rejects_are_read_though_the_environment_names_another_encoding(folder: Path) -> None:
     """It named the first file's."""
     users = "First Name,Last Name,Email,Products\nZoë,B,a@example.edu,event\n"

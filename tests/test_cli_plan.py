@@ -181,6 +181,22 @@ def test_an_undo_asks_shows_and_does(call: Call) -> None:
     assert (code, "the report says where" in err) == (4, True)
 
 
+def test_no_undo_reports_in_the_place_of_what_it_takes_back(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable that names a nightly run's report would; what to say instead is said, and then does it."""
+    monkeypatch.setenv("BULKUSERS_REPORT", "nightly.json")
+    assert call("run", "users.csv", "--quiet", "--max-duration", "1s", "--rate", "4")[0] == 10
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    elsewhere = ["-o", str(folder / ".." / folder.name / "nightly.json")]
+    for results, options in (("nightly.json", []), ("nightly.json", elsewhere), ("nightly.json.journal", [])):
+        code, _, err = call("undo", results, "--yes", *options)
+        assert (code, "-o nightly.undo.json" in err) == (2, True)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert call("undo", "nightly.json", "--yes", "-o", "nightly.undo.json", "--rate", "0")[0] == 0
+    assert (folder / "nightly.json").read_bytes() == before[folder / "nightly.json"]
+
+
 def test_an_undo_beside_an_interrupted_one_says_what_it_does(call: Call) -> None:
     """It begins anew and moves the other's journal aside, as a run does."""
     call("run", "users.csv", "--quiet")

@@ -17,6 +17,7 @@ from bulkusers.cli.screen import Screen, note_facts, note_journal
 from bulkusers.cli.summary import describe_target, name_rows, summarize
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import CapError, Interrupted, TimeUpError
+from bulkusers.files import is_same_place
 from bulkusers.models import Existing, Lists, Outcome, Share
 from bulkusers.report import STRANGE_IDS
 from bulkusers.source import Source, open_source
@@ -76,7 +77,7 @@ def run(
     """Create or update every user in the file, and write the outcome report."""
     screen = Screen(log_format, quiet=quiet, verbose=verbose)
     aim = take_aim(env, base_url, school, email, properties, api_profile, screen)
-    if users != "-" and report.absolute() == Path(users).absolute():
+    if users != "-" and is_same_place(report, users):
         raise typer.BadParameter("the report would take the place of the users file", param_hint="--report")
     with open_source(
         users, products=aim.profile.values.products, encoding=encoding, delimiter=delimiter, allow_empty=allow_empty

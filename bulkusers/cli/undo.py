@@ -13,6 +13,7 @@ from bulkusers.cli.screen import Screen, note_journal
 from bulkusers.cli.summary import describe_target, list_left, list_problems, plural, summarize, table_of_counts
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import CapError, Interrupted, SettingsError
+from bulkusers.files import is_same_place
 from bulkusers.models import Outcome, Status
 from bulkusers.tally import Tally
 
@@ -69,6 +70,7 @@ def undo(
         if dry_run:
             raise typer.Exit(_show(done, aim, more, screen, delete_created=delete_created))
         place = report or name_report(results)
+        _refuse_its_place(results, place)
         if not (yes or (resume and journal_of(place).exists())):  # that one was asked about
             _ask(done, screen, delete_created=delete_created)
         arguments = opt.as_typed(context)
@@ -84,6 +86,15 @@ def undo(
 def name_report(results: Path) -> Path:
     """Return where an undo's report goes unless somebody says so: beside what it takes back, and never in its place."""
     return results.with_name(f"{results.name.removesuffix('.journal').removesuffix('.json')}.undo.json")
+
+
+def _refuse_its_place(results: Path, place: Path) -> None:
+    """Refuse to put an undo's report where that of the run is or would be, as one variable for all commands would."""
+    if any(is_same_place(place, own) for own in (results, results.with_name(results.name.removesuffix(".journal")))):
+        raise typer.BadParameter(
+            f"the report would take the place of what is to be taken back; say -o {name_report(results)}",
+            param_hint="--report",
+        )
 
 
 def _refuse_another_place(done: "Done", aim: Aim) -> None:
