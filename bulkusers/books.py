@@ -1,4 +1,4 @@
-"""What a run writes while it goes on, the journal and the before-images, and how they stay with its report."""
+"""What a run writes besides its report, and how that stays with it: journal, before-images, and the rejected rows."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from bulkusers.files import move_aside
+from bulkusers.files import is_same_place, move_aside
 from bulkusers.images import Images
 from bulkusers.journal import Journal, read_header, refuse_live
 
@@ -19,7 +19,32 @@ def journal_of(report: Path) -> Path:
 
 def images_of(report: Path) -> Path:
     """Return where the before-images of a run lie whose report is at `report`."""
-    return report.with_name(f"{report.name.removesuffix('.json')}.before.jsonl")
+    return _beside(report, "before.jsonl")
+
+
+def rejects_of(report: Path) -> Path:
+    """Return where the rejected rows of a run go whose report is at `report`."""
+    return _beside(report, "rejects.csv")
+
+
+def second_rejects_of(report: Path) -> Path:
+    """Return where they go while the file at the first place is the one that is sent."""
+    return _beside(report, "rejects.2.csv")
+
+
+REJECTS: Final = (rejects_of, second_rejects_of)
+
+
+def find_rejects(report: Path, written: str) -> Path | None:
+    """Return where the rejected rows lie now that a run has `written`: they are moved aside with its report."""
+    of = second_rejects_of if written.endswith(".2.csv") else rejects_of
+    return of(report) if of(report).exists() else None
+
+
+def _beside(report: Path, end: str) -> Path:
+    """Return the name of what belongs to a report: another one for `k` than for `k.json`."""
+    name = report.name.removesuffix(".json")
+    return report.with_name(f"{name}{'-' if name == report.name else '.'}{end}")
 
 
 class Books:
@@ -32,8 +57,8 @@ class Books:
         self.images: Final = images
 
     @classmethod
-    def begin(cls, report: Path, which: Mapping[str, Any]) -> Self:
-        """Begin a run's; what an older run has left in their places is moved aside.
+    def begin(cls, report: Path, which: Mapping[str, Any], sent: str = "-") -> Self:
+        """Begin a run's; what an older run has left in their places is moved aside, but not the file that is `sent`.
 
         Raises:
             LockedError: another process is writing there.
@@ -43,7 +68,8 @@ class Books:
         path = journal_of(report)
         refuse_live(path)
         # the journal first: without it nobody goes on with that run while the rest is still here
-        move_aside(report, journal_of, images_of)
+        rejects = (of for of in REJECTS if not is_same_place(of(report), sent))
+        move_aside(report, journal_of, images_of, *rejects)
         run = uuid4().hex
         with ExitStack() as stack:
             journal = stack.enter_context(Journal.create(path, {"id": run, **which}))

@@ -103,7 +103,7 @@ async def carry_out(
             await api.log_in_first()
             await job.prepare(api, brake, stack)
             if books is None:
-                books = stack.enter_context(Books.begin(report, job.which))
+                books = stack.enter_context(Books.begin(report, job.which, job.facts.path))
             await pipeline.send_all(books)
             await connection.aclose()  # the last that can be cancelled: what the report says must be the run's end
             result = pipeline.write_report(books, arguments)

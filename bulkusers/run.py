@@ -7,10 +7,11 @@ from typing import Final
 
 from bulkusers.answers import Conversation
 from bulkusers.api import Api
+from bulkusers.books import REJECTS
 from bulkusers.brake import Brake
 from bulkusers.directory import KINDS, Strangers, read_directory
 from bulkusers.errors import ApiError, CapError
-from bulkusers.files import move_aside
+from bulkusers.files import is_same_place, move_aside
 from bulkusers.forecast import Forecast, check_samples, foresee, make_forecast
 from bulkusers.journal import Journal
 from bulkusers.models import SHOWN_ROWS, Notice, Outcome, Status, User
@@ -71,10 +72,7 @@ def _sum_up(strangers: Strangers) -> Iterator[Notice]:
 
 def _name_rejects(report: Path, source: Source) -> Path:
     """Return where rejected rows go: beside the report, and never in the place of the file that is being sent."""
-    names = ("", *(f".{number}" for number in range(2, 1000)))
-    paths = (report.with_suffix(f".rejects{number}.csv") for number in names)
-    sent = Path(source.facts.path).absolute()
-    return next(path for path in paths if path.absolute() != sent)
+    return next(of(report) for of in REJECTS if not is_same_place(of(report), source.facts.path))
 
 
 class Upload:

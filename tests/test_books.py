@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from conftest import MakeOutcome
 
-from bulkusers.books import Books, images_of, journal_of
+from bulkusers.books import REJECTS, Books, images_of, journal_of
 from bulkusers.errors import SourceError, StorageError
 from bulkusers.images import Album
 from bulkusers.journal import read_header
@@ -79,11 +79,33 @@ def owner_of(path: Path, kind: str) -> str:
 
 
 def test_no_two_reports_share_their_files(tmp_path: Path) -> None:
-    """Whatever stands behind a dot is part of the name, a date for instance."""
-    reports = [tmp_path / f"results{end}" for end in (".json", ".2026-11-24", ".2026-11-25", ".txt", ".undo.json")]
-    for of in (images_of, journal_of):
-        assert len({of(report) for report in reports}) == len(reports)
-    assert images_of(tmp_path / "results.json").name == "results.before.jsonl"
+    """Whatever stands behind a dot is part of the name, a date for instance, and so is a .json that does not."""
+    ends = ("", ".json", ".json.json", ".2026-11-24", ".2026-11-25", ".txt", ".undo", ".undo.json")
+    reports = [tmp_path / f"results{end}" for end in ends]
+    kinds = (images_of, journal_of, *REJECTS)
+    assert len({of(report) for report in reports for of in kinds}) == len(reports) * len(kinds)
+    named = ["results.before.jsonl", "results.json.journal", "results.rejects.csv", "results.rejects.2.csv"]
+    assert [of(tmp_path / "results.json").name for of in kinds] == named
+
+
+def test_rejects_go_with_the_report_whose_they_are(report: Path, begin: Begin) -> None:
+    """From both places at once, so that neither is another run's afterwards."""
+    report.touch()
+    for of in REJECTS:
+        of(report).write_text(of.__name__)
+    begin()
+    [aside] = report.parent.glob("results.2*.json")
+    assert [of(aside).read_text() for of in REJECTS] == [of.__name__ for of in REJECTS]
+    assert not any(of(report).exists() for of in REJECTS)
+
+
+@pytest.mark.parametrize("sent", REJECTS)
+def test_rejects_that_are_being_sent_stay_where_they_are(report: Path, sent: Callable[[Path], Path]) -> None:
+    """The others go."""
+    for of in REJECTS:
+        of(report).touch()
+    Books.begin(report, WHICH, str(sent(report))).__exit__(None, None, None)
+    assert [of(report).exists() for of in REJECTS] == [of is sent for of in REJECTS]
 
 
 def test_an_id_stands_in_both_and_survives_a_resume(report: Path, begin: Begin, reopen: Begin) -> None:

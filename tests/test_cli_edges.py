@@ -565,6 +565,32 @@ def test_no_report_takes_the_place_of_the_users_file(folder: Path, report: str) 
     assert (folder / "users.csv").read_bytes() == before
 
 
+def test_no_rejects_take_the_place_of_the_file_that_is_sent(folder: Path) -> None:
+    """Also where it is known by another name."""
+    write_users(folder, BAD.format("a"))
+    (folder / "users.csv").rename(folder / "results.rejects.csv")
+    (folder / "users.csv").symlink_to("results.rejects.csv")
+    before = (folder / "results.rejects.csv").read_bytes()
+    assert spawn("run", "users.csv", "--env", "sandbox").returncode == 6
+    assert (folder / "results.rejects.csv").read_bytes() == before
+    assert (folder / "results.rejects.2.csv").exists()
+
+
+@pytest.mark.parametrize("names", [["results.json"] * 3, ["results.mon", "results.tue", "results.wed"]])
+def test_every_report_names_its_own_rejects(folder: Path, names: list[str]) -> None:
+    """Monday's are not Tuesday's, and Wednesday has none; what a report names is there."""
+    for day, name in zip(("mon", "tue", "wed"), names, strict=True):
+        write_users(folder, (GOOD if day == "wed" else BAD).format(day))
+        spawn("run", "users.csv", "--env", "sandbox", "-o", name)
+    found = {}
+    for path in [path for path in folder.glob("results*") if b'"schema": 1' in path.read_bytes()]:
+        [mail] = {row["email"] for row in rows_of(path)}
+        shown = spawn("report", path.name)
+        rejects = re.findall(r"^    bulkusers run (\S+\.csv)", shown.stdout, re.MULTILINE)
+        found[mail] = [mail in (folder / name).read_text() for name in rejects]
+    assert found == {"mon@example.edu": [True], "tue@example.edu": [True], "wed@example.edu": []}
+
+
 def test_rejects_are_read_though_the_environment_names_another_encoding(folder: Path) -> None:
     """It named the first file's."""
     users = "First Name,Last Name,Email,Products\nZoë,B,a@example.edu,event\n"

@@ -197,6 +197,17 @@ def test_no_undo_reports_in_the_place_of_what_it_takes_back(
     assert (folder / "nightly.json").read_bytes() == before[folder / "nightly.json"]
 
 
+def test_two_reports_that_differ_in_their_end_are_taken_back_each_by_itself(call: Call) -> None:
+    """Neither has the other's before-images."""
+    Path("later.csv").write_text("\n".join([HEADER, line(4, first="Later")]) + "\n")
+    assert call("run", "users.csv", "--quiet", "-o", "k.json")[0] == 0
+    assert call("run", "later.csv", "--quiet", "-o", "k")[0] == 0
+    code, out, _ = call("undo", "k.json", "--yes")
+    assert (code, "4 updated" in out) == (0, True)
+    code, out, _ = call("undo", "k", "--yes")
+    assert (code, "1 updated" in out) == (0, True)
+
+
 def test_an_undo_beside_an_interrupted_one_says_what_it_does(call: Call) -> None:
     """It begins anew and moves the other's journal aside, as a run does."""
     call("run", "users.csv", "--quiet")

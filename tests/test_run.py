@@ -145,7 +145,7 @@ async def test_rejected_rows_can_be_mended_and_run_again(send: Send, tmp_path: P
     report = await send(mended, header=header)
     assert statuses(report) == {2: "created"}
     assert not (tmp_path / "results.rejects.csv").exists()
-    assert list(tmp_path.glob("results.rejects.*.csv"))
+    assert list(tmp_path.glob("results.*.rejects.csv"))
 
 
 async def test_a_formula_survives_the_way_through_the_rejects(send: Send, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bulkusers.books import rejects_of
 from bulkusers.cli.summary import MOST_SHOWN, WIDTH, duration, list_problems, next_steps, plural, summarize
 from bulkusers.models import Status
 from bulkusers.report import Report
@@ -18,8 +19,12 @@ SHOW = "every row in trouble"
 
 
 @pytest.fixture
-def make_report() -> MakeReport:
-    """Return a function that makes a finished run's report from its counts, and anything of its run said otherwise."""
+def make_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeReport:
+    """Return a function that makes a finished run's report from its counts, and anything of its run said otherwise.
+
+    Rejected rows lie beside it.
+    """
+    monkeypatch.chdir(tmp_path)
 
     def make(
         *problems: Problem,
@@ -36,8 +41,13 @@ def make_report() -> MakeReport:
             "stopped": None,
             "input": {"path": file},
             "arguments": ["--env", "staging"],
-            "rejects": "results.rejects.csv" if counts.get("rejected") else None,
+            "rejects": None,
         }
+        if counts.get("rejected"):
+            rejects = rejects_of(Path(path))
+            rejects.parent.mkdir(exist_ok=True)
+            rejects.touch()
+            said["rejects"] = str(rejects)
         statuses = {str(status): 0 for status in Status} | counts
         http = {"requests": 1234, "requests_per_second": 49.8, "by_status": {}}
         return Report(
@@ -152,23 +162,33 @@ def test_every_kind_of_trouble_has_its_command(
 
 def test_the_next_command_sends_to_where_the_run_sent(make_report: MakeReport) -> None:
     """With the options that it was given, for the whole file and for its rejects."""
-    run = {"arguments": ["--base-url", "https://x.example.edu/api?", "--lists", "replace"], "rejects": "out/r.csv"}
+    run = {"arguments": ["--base-url", "https://x.example.edu/api?", "--lists", "replace"]}
     options = "--base-url 'https://x.example.edu/api?' --lists replace"
-    assert [command for _, command in next_steps(make_report(failed=1, rejected=1, run=run))][:2] == [
+    assert [command for _, command in next_steps(make_report(path="out/r.json", failed=1, rejected=1, run=run))][
+        :2
+    ] == [
         f"bulkusers run users.csv {options}",
-        f"bulkusers run out/r.csv {options}",
+        f"bulkusers run out/r.rejects.csv {options}",
     ]
 
 
 def test_commands_can_be_pasted_whatever_files_are_called(make_report: MakeReport) -> None:
     """Names with blanks and quotes are quoted."""
-    run = {"rejects": "out/my results.rejects.csv"}
-    report = make_report(path="out/my results.json", file="it's users.csv", failed=1, rejected=1, run=run)
+    report = make_report(path="out/my results.json", file="it's users.csv", failed=1, rejected=1)
     assert [command for _, command in next_steps(report)] == [
         "bulkusers run 'it'\"'\"'s users.csv' --env staging",
         "bulkusers run 'out/my results.rejects.csv' --env staging",
         "bulkusers report 'out/my results.json' --failed",
     ]
+
+
+def test_rejects_are_named_by_where_they_lie(make_report: MakeReport) -> None:
+    """Beside the report, whatever a run called them once; those of another run are not, and nor are those that went."""
+    report = make_report(path="moved.json", rejected=1, run={"rejects": "results.rejects.csv"})
+    assert next(next_steps(report)) == (MEND, "bulkusers run moved.rejects.csv --env staging")
+    Path("results.rejects.csv").touch()
+    Path("moved.rejects.csv").unlink()
+    assert [why for why, _ in next_steps(report)] == [SHOW]
 
 
 def test_standard_input_cannot_be_sent_again(make_report: MakeReport) -> None:

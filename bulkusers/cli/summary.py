@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from bulkusers.books import find_rejects
 from bulkusers.models import Status
 from bulkusers.report import STRANGE_IDS, Report
 from bulkusers.tally import IN_TROUBLE, VALUES_LOST, Problem
@@ -112,10 +113,10 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
             yield f"{why}: pipe the file again{', and say --resume' if resume else ''}", ""
         else:
             yield why, run_command(file, _arguments_to_go_on(run), *resume, command=run.get("command", "run"))
-    if rejects := run.get("rejects"):
+    if (written := run.get("rejects")) and (rejects := find_rejects(report.path, written)):
         yield (
             "correct the rejected rows (columns Error and Hint say what is wrong), then",
-            run_command(rejects, _arguments_for_rejects(run)),
+            run_command(str(rejects), _arguments_for_rejects(run)),
         )
     if sum(counts[status] for status in IN_TROUBLE) > 0:
         yield "every row in trouble", shlex.join(["bulkusers", "report", str(report.path), "--failed"])
