@@ -591,11 +591,12 @@ def test_every_report_names_its_own_rejects(folder: Path, names: list[str]) -> N
     assert found == {"mon@example.edu": [True], "tue@example.edu": [True], "wed@example.edu": []}
 
 
-def test_rejects_are_read_though_the_environment_names_another_encoding(folder: Path) -> None:
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "utf-16", "utf-8-sig", "utf-8"])
+def test_rejects_are_read_though_the_environment_names_another_encoding(folder: Path, encoding: str) -> None:
     """It named the first file's."""
     users = "First Name,Last Name,Email,Products\nZoë,B,a@example.edu,event\n"
-    (folder / "users.csv").write_bytes(users.encode("cp1252"))
-    env = {"BULKUSERS_ENCODING": "cp1252", "BULKUSERS_ENV": "sandbox"}
+    (folder / "users.csv").write_bytes(users.encode(encoding))
+    env = {"BULKUSERS_ENCODING": encoding, "BULKUSERS_ENV": "sandbox"}
     done = spawn("run", "users.csv", env=env)
     assert done.returncode == 6, done.stderr
     [command] = re.findall(r"^    (bulkusers run .*)$", done.stdout, re.MULTILINE)

@@ -182,6 +182,16 @@ def test_commands_can_be_pasted_whatever_files_are_called(make_report: MakeRepor
     ]
 
 
+def test_a_file_whose_name_begins_like_an_option_is_none(make_report: MakeReport) -> None:
+    """What is printed is taken for a file by whoever runs it."""
+    report = make_report(path="-r.json", file="-u.csv", failed=1, rejected=1)
+    assert [command for _, command in next_steps(report)] == [
+        "bulkusers run ./-u.csv --env staging",
+        "bulkusers run ./-r.rejects.csv --env staging",
+        "bulkusers report ./-r.json --failed",
+    ]
+
+
 def test_rejects_are_named_by_where_they_lie(make_report: MakeReport) -> None:
     """Beside the report, whatever a run called them once; those of another run are not, and nor are those that went."""
     report = make_report(path="moved.json", rejected=1, run={"rejects": "results.rejects.csv"})

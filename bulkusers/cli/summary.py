@@ -119,7 +119,7 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
             run_command(str(rejects), _arguments_for_rejects(run)),
         )
     if sum(counts[status] for status in IN_TROUBLE) > 0:
-        yield "every row in trouble", shlex.join(["bulkusers", "report", str(report.path), "--failed"])
+        yield "every row in trouble", run_command(str(report.path), ["--failed"], command="report")
 
 
 def _arguments_to_go_on(run: Mapping[str, Any]) -> list[str]:
@@ -140,14 +140,15 @@ def _arguments_for_rejects(run: Mapping[str, Any]) -> list[str]:
     if "--encoding" in arguments:
         place = arguments.index("--encoding")
         arguments[place + 1 : place + 2] = ["utf-8"]
-    elif not run["input"].get("encoding", "utf-8").startswith("utf"):  # the environment said so, and will again
+    elif run["input"].get("encoding", "utf-8") not in {"utf-8", "utf-8-sig"}:  # the environment may say so again
         arguments += ["--encoding", "utf-8"]
     return arguments
 
 
 def run_command(file: str, arguments: Iterable[str], *more: str, command: str = "run") -> str:
     """Return the command that runs a file with these options."""
-    return shlex.join(["bulkusers", command, file, *arguments, *more])
+    name = f"./{file}" if file.startswith("-") and file != "-" else file  # a file is no option, whatever its name
+    return shlex.join(["bulkusers", command, name, *arguments, *more])
 
 
 def describe_target(run: Mapping[str, Any]) -> str:
