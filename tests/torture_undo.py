@@ -63,7 +63,7 @@ def read_changed(results: Path) -> Iterator[str]:
     if results.suffix == ".json":
         rows = json.loads(results.read_bytes())["rows"]
     else:
-        rows = [json.loads(line[9:]) for line in results.read_bytes().splitlines() if line.endswith(b"}")][1:]
+        rows = [json.loads(line) for line in results.read_bytes().splitlines() if line.endswith(b"}")][1:]
     yield from (row["email"] for row in rows if row.get("status") in {"created", "updated"})
 
 
