@@ -23,7 +23,6 @@ from bulkusers.version import __version__
 KEEP_ALIVE: Final = 4.0  # seconds; servers on Node close idle connections after 5, and a POST on such a one is lost
 CONNECT: Final = 10.0  # seconds at most until there is a connection
 MAX_ANSWER: Final = 1 << 20  # bytes of one answer, unpacked; a record has a few hundred
-NEAR: Final = 0.02  # seconds within which an answer comes from a server that is near, or that has little to do
 LATE: Final = "the API did not answer in time"
 MAX_LIST: Final = 1 << 30  # bytes of a list of records, unpacked; it goes to the disk
 TARGET: Final = re.compile("[!-~]+")  # what a request line may hold: no blank, no line end (RFC 9112 3.2)
@@ -98,7 +97,6 @@ class Client:
         self._most = settings.concurrency
         self._until_connected = aiohttp.ClientTimeout(connect=min(settings.timeout, CONNECT))
         self._watchdog = Watchdog(settings.timeout)
-        self._is_near = True
         base = URL(settings.base_url, encoded=True)
         self._path = base.raw_path.rstrip("/")
         # where every connection leads; never sent itself
@@ -133,8 +131,6 @@ class Client:
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _explain_unsent(error) from None
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         if request.into is None:
             self._watchdog.watch(connection)
         assert connection.transport is not None
@@ -152,7 +148,6 @@ class Client:
                 connection.release()
             else:
                 connection.close()
-        self._is_near = loop.time() - began < NEAR
         if answer is None or not in_time or not letter.posted:
             raise TransportError(failure if in_time else LATE, sent=letter.posted)
         if 200 <= answer.status < 300:
@@ -189,12 +184,9 @@ class Client:
         assert protocol is not None
         # a list may take long, as long as it keeps coming
         protocol.set_response_params(read_until_eof=True, read_timeout=None if into is None else self._timeout)
-        if self._is_near:
-            # all requests of one turn of the loop go out together, and whoever is at the other end wakes up once: that
-            # is a fifth of the CPU time of a row that is created
-            asyncio.get_running_loop().call_soon(letter.post)
-        else:  # the line is slower than we are, and what waits for the others of its turn comes late by 2 %
-            letter.post()
+        # all requests of one turn of the loop go out together, and whoever is at the other end wakes up once: that is a
+        # fifth of the CPU time of a row that is created
+        asyncio.get_running_loop().call_soon(letter.post)
         protocol.start_timeout()
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # the answer proper is still to come
