@@ -1,6 +1,7 @@
 """Signals at moments of a run's life, through real processes. `make torture` plays all of them with every signal."""
 
 import fcntl
+import gc
 import os
 import signal
 import struct
@@ -12,6 +13,8 @@ from typing import IO, Final
 
 import pytest
 from lifecycle import HEADER, MOMENTS, play_signal, wait_for
+
+from bulkusers.cli.loop import run_in_loop
 
 EARLY: Final = ["-m", "bulkusers", "run", "users.csv", "--base-url", "http://127.0.0.1:9", "--school", "example"]
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -95,3 +98,15 @@ def test_a_run_that_waits_is_stopped_and_resumed(tmp_path: Path, moment: str, nu
     ending = play_signal(MOMENTS[moment], (number,), tmp_path, latency=0.2)
     assert ending.violations == []
     assert ending.seconds < 5
+
+
+def test_what_was_imported_is_not_looked_through_in_the_middle_of_a_run() -> None:
+    """The collector would stop everything for 20 ms, and requests that had their turn would go out late, and crowded."""
+
+    async def count() -> int:
+        return gc.get_freeze_count()
+
+    try:
+        assert run_in_loop(count()) > 10_000
+    finally:
+        gc.unfreeze()
