@@ -101,7 +101,7 @@ def test_a_run_that_waits_is_stopped_and_resumed(tmp_path: Path, moment: str, nu
 
 
 def test_what_was_imported_is_not_looked_through_in_the_middle_of_a_run() -> None:
-    """The collector would stop everything for 20 ms, and requests that had their turn would go out late, and crowded."""
+    """The collector would stop everything for 20 ms, and requests that had their turn would go out late, crowded."""
 
     async def count() -> int:
         return gc.get_freeze_count()
