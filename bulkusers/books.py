@@ -1,6 +1,6 @@
 """What a run writes besides its report, and how that stays with it: journal, before-images, and the rejected rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,11 @@ def find_rejects(report: Path, written: str) -> Path | None:
     return of(report) if of(report).exists() else None
 
 
+def _rejects_beside(report: Path, sent: str) -> Iterator[Callable[[Path], Path]]:
+    """Yield what tells from a report where rejected rows lie, but for those that are the file that is sent."""
+    return (of for of in REJECTS if not is_same_place(of(report), sent))
+
+
 def _beside(report: Path, end: str) -> Path:
     """Return the name of what belongs to a report: another one for `k` than for `k.json`."""
     name = report.name.removesuffix(".json")
@@ -68,8 +73,7 @@ class Books:
         path = journal_of(report)
         refuse_live(path)
         # the journal first: without it nobody goes on with that run while the rest is still here
-        rejects = (of for of in REJECTS if not is_same_place(of(report), sent))
-        move_aside(report, journal_of, images_of, *rejects)
+        move_aside(report, journal_of, images_of, *_rejects_beside(report, sent))
         run = uuid4().hex
         with ExitStack() as stack:
             journal = stack.enter_context(Journal.create(path, {"id": run, **which}))
@@ -78,7 +82,7 @@ class Books:
         return books
 
     @classmethod
-    def reopen(cls, report: Path, which: Mapping[str, Any]) -> Self | None:
+    def reopen(cls, report: Path, which: Mapping[str, Any], sent: str = "-") -> Self | None:
         """Go on with those of an interrupted run; None where there is none.
 
         Raises:
@@ -95,7 +99,7 @@ class Books:
             run = read_header(journal.path)["id"]
             images = Images.reopen(images_of(report), run)
             stack.callback(images.close)
-            move_aside(report)  # from now on it says less than the journal
+            move_aside(report, *_rejects_beside(report, sent))  # from now on they say less than the journal
             stack.pop_all()
         return cls(report, run, journal, images)
 

@@ -148,7 +148,10 @@ class Client:
                 connection.release()
             else:
                 connection.close()
-        if answer is None or not in_time or not letter.posted:
+        if answer is not None and not letter.posted:
+            failure = "the server ended the connection"
+            answer = None  # to whatever it is
+        if answer is None or not in_time:
             raise TransportError(failure if in_time else LATE, sent=letter.posted)
         if 200 <= answer.status < 300:
             return answer

@@ -97,7 +97,7 @@ async def carry_out(
         pipeline = Pipeline(job, settings, api, tally, brake)  # its time begins before the first request
         with hold_lock(settings), ExitStack() as stack:
             refuse_live(journal_of(report))
-            books = Books.reopen(report, job.which) if resume else None
+            books = Books.reopen(report, job.which, job.facts.path) if resume else None
             if books is not None:
                 stack.enter_context(books)
             await api.log_in_first()

@@ -44,6 +44,7 @@ PROBLEM: Final = {"status": str, "code": str, "message": str, "hint": str, "coun
 ROW: Final = {"row": int, "email": str, "status": str}
 STRANGE_IDS: Final = "ids-unknown"  # a warning that belongs into every summary
 REJECTED: Final = b'"status":"rejected"'
+LOOK_FIRST: Final = "see that every cell is in its column, then delete the cell after this one"
 UNTIL_RIGHT: Final = "delete this cell when the row is right"
 ANOTHER: Final = "bulkusers run writes one; its name is results.json unless -o says else"
 
@@ -258,7 +259,7 @@ def write_rejects(
             own = [cells[place] if place < len(cells) else "" for place in kept]
             hint = outcome["hint"]
             beyond = cells[len(form.header) :]  # of a row that is too long: the user decides what is right
-            if outcome["code"] == MISFIT and not beyond:
-                hint, beyond = f"{hint}; then delete the cell after this one", [UNTIL_RIGHT]
+            if outcome["code"] == MISFIT and beyond in ([], [UNTIL_RIGHT]):
+                hint, beyond = LOOK_FIRST, [UNTIL_RIGHT]
             row = [*own, outcome["message"], hint, *beyond]
             writer.writerow([safe_cell(cell) for cell in row])

@@ -144,7 +144,7 @@ class Upload:
         """Write the rejected rows as the user had them; first the report: what was done is written down by then."""
         path, facts = self.job.rejects, self._source.facts
         assert path is not None
-        move_aside(path)
+        move_aside(path)  # somebody has saved it since the run began
         if report.counts[Status.REJECTED]:
             encoding = "utf-8" if facts.encoding == "utf-8" else "utf-8-sig"  # what Excel understands
             form = TextForm(facts.header, facts.delimiter, encoding)

@@ -150,14 +150,15 @@ def test_a_line_that_was_changed_meanwhile_is_told(appendix: Appendix) -> None:
 def test_a_disk_that_cannot_be_read_is_told(appendix: Appendix, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the file, whether a line is read alone or with what is around it."""
     start = appendix.append(b'{"a":"line"}')
+    far = [appendix.append(b'{"another":"line"}') for _ in range(WINDOW // 10)][-1]
 
     def fail(*_: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "pread", fail)
-    for _ in range(2):
+    for place in (start, far):
         with pytest.raises(StorageError, match=r"^cannot read .*lines: Input/output error$"):
-            appendix.text_at(start)
+            appendix.text_at(place)
 
 
 def test_a_flipped_bit_is_seen_wherever_it_is() -> None:

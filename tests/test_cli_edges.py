@@ -665,11 +665,15 @@ def test_a_run_that_too_many_rows_stopped_goes_on_as_it_says(folder: Path, start
     environment = {} if said == "option" else {"BULKUSERS_MAX_FAILURES": "0"}
     done = spawn("run", "users.csv", "--no-notify", *arguments, env=environment)
     assert done.returncode == 8
-    assert "leave the file as it is for --resume" in done.stdout
+    assert "go on with --resume and the file as it is" in done.stdout
+    assert "results.rejects.csv" not in done.stdout  # that is written anew
     command = re.findall(r"^    (bulkusers run .*)$", done.stdout, re.MULTILINE)[0]
     done = spawn(*shlex.split(command)[1:], env=environment)
     assert done.returncode == 6, done.stdout
     assert read_report(folder / "results.json").counts["created"] == 40
+    stopped = next(folder.glob("results.*Z.json"))  # and its rejects went with it
+    assert stopped.with_name(f"{stopped.stem}.rejects.csv").exists()
+    assert (folder / "results.rejects.csv").exists()
 
 
 def test_a_request_is_sent_again_as_often_as_told(folder: Path, start_sandbox: Start) -> None:

@@ -96,8 +96,6 @@ def test_a_run_in_trouble_says_what_to_do(make_report: MakeReport) -> None:
         "  run again when it is back",
         "  4 rows to send again; rows that are done stay as they are:",
         "    bulkusers run users.csv --env staging --resume",
-        f"  {MEND}:",
-        "    bulkusers run results.rejects.csv --env staging",
         f"  {SHOW}:",
         "    bulkusers report results.json --failed",
         "",

@@ -20,6 +20,7 @@ from bulkusers.settings import is_loopback
 PROPERTIES: Final = Path("coursedog.properties")
 KEYS: Final = ("env", "base_url", "school", "email", "token")
 LINE: Final = re.compile(r"([\w.-]+)\s*=\s*(.*)")
+SECTION: Final = re.compile(r"\[[^=]+\].*")
 PLACEHOLDER: Final = "addme"  # what the vendor's example file has for a token
 SANDBOX: Final = "sandbox"
 
@@ -42,12 +43,13 @@ def load_properties(path: Path | None) -> dict[str, str]:
         raise SettingsError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from None
     said: dict[str, str] = {}
     for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
-        if not line or line[0] in "#;" or re.fullmatch(r"\[.+\]", line):
+        if not line or line[0] in "#;" or SECTION.fullmatch(line):
             continue
         match = LINE.fullmatch(line)
         if match is None:  # it is not repeated, for it may be the token's
             raise SettingsError(
-                f"{file}: line {number} is no `key = value`", hint="mend it, or put a # before it if it is a comment"
+                f"{file}: line {number} is no `key = value` with a key of one word",
+                hint="mend it, or put a # before it if it is a comment",
             )
         key, value = match[1].lower().replace("-", "_"), match[2]
         if key in KEYS and value and said.get(key, value) != value:

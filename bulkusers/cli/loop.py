@@ -18,6 +18,8 @@ def run_in_loop(main: Coroutine[Any, Any, Result]) -> Result:
         Interrupted: a second signal ended it at once.
 
     """
+    import bulkusers.api  # noqa: F401 - what nearly every command with a loop needs, before it is frozen
+
     gc.freeze()  # what was imported stays; to look through it takes 20 ms, and would hold up whoever has a turn to send
     try:
         with asyncio.Runner(loop_factory=_find_loop()) as runner:

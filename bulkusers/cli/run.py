@@ -14,7 +14,7 @@ from bulkusers.cli.config import Target
 from bulkusers.cli.loop import on_signals, run_in_loop
 from bulkusers.cli.plan import Showing, show_plan
 from bulkusers.cli.screen import Screen, note_facts, note_journal
-from bulkusers.cli.summary import describe_target, name_rows, summarize
+from bulkusers.cli.summary import CAP, describe_target, name_rows, summarize
 from bulkusers.cli.target import Aim, take_aim
 from bulkusers.errors import CapError, Interrupted, TimeUpError
 from bulkusers.files import is_same_place
@@ -162,9 +162,9 @@ class CappedTally(Tally):
         if self._in_trouble > self._most:
             self._brake.pull(
                 CapError(
-                    f"more rows failed than --max-failures {self._cap} allows",
-                    hint="leave the file as it is for --resume, and correct rejected rows in the file of rejects; "
-                    "or correct the file, and run it anew without --resume",
+                    f"more rows failed than {CAP} {self._cap} allows",
+                    hint="go on with --resume and the file as it is, and correct what is rejected in the end in the "
+                    "file of rejects; or correct the file, and run it anew without --resume",
                 )
             )
 

@@ -113,7 +113,8 @@ def next_steps(report: Report) -> Iterator[tuple[str, str]]:
             yield f"{why}: pipe the file again{', and say --resume' if resume else ''}", ""
         else:
             yield why, run_command(file, _arguments_to_go_on(run), *resume, command=run.get("command", "run"))
-    if (written := run.get("rejects")) and (rejects := find_rejects(report.path, written)):
+    # what goes on writes them all, and moves these aside
+    if not (again and resume) and (written := run.get("rejects")) and (rejects := find_rejects(report.path, written)):
         yield (
             "correct the rejected rows (columns Error and Hint say what is wrong), then",
             run_command(str(rejects), _arguments_for_rejects(run)),
@@ -129,8 +130,7 @@ def _arguments_to_go_on(run: Mapping[str, Any]) -> list[str]:
         if CAP in arguments:
             place = arguments.index(CAP)
             del arguments[place : place + 2]
-        else:  # the environment said so, and will again
-            arguments += [CAP, "100%"]
+        arguments += [CAP, "100%"]  # the environment may say it, too
     return arguments
 
 

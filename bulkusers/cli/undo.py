@@ -89,8 +89,14 @@ def name_report(results: Path) -> Path:
 
 
 def _refuse_its_place(results: Path, place: Path) -> None:
-    """Refuse to put an undo's report where that of the run is or would be, as one variable for all commands would."""
-    if any(is_same_place(place, own) for own in (results, results.with_name(results.name.removesuffix(".journal")))):
+    """Refuse to put an undo's report in the place of the run's, as one variable for all commands would.
+
+    Nor in that of its books, which the undo is made from.
+    """
+    from bulkusers.books import images_of, journal_of
+
+    report = results.with_name(results.name.removesuffix(".journal"))
+    if any(is_same_place(place, own) for own in (report, journal_of(report), images_of(report))):
         raise typer.BadParameter(
             f"the report would take the place of what is to be taken back; say -o {name_report(results)}",
             param_hint="--report",
