@@ -29,6 +29,7 @@ INTERRUPTED: Final = (  # code, message, hint
     "the run ended before it was seen what became of this user",
     "go on with --resume: it looks first",
 )
+WRONG_PLACE: Final = "is the school's id right, and the paths in the API profile? bulkusers doctor looks"
 LOG_IN: Final = (
     "a token dies after 24 hours, and whenever its user logs in to the web app (a separate API user helps); "
     "get a new one with: bulkusers login"
@@ -100,9 +101,8 @@ def not_done(who: Item, answer: Response | TransportError, rules: Rules, found: 
         )
     if answer.status in DATA_AT_FAULT:
         return conclude(who, Status.REJECTED, f"refused-{answer.status}", words, "fix the row as the API says")
-    return conclude(
-        who, Status.FAILED, f"refused-{answer.status}", words, "nothing was changed for this user; run again later"
-    )
+    hint = WRONG_PLACE if answer.status == 404 else "nothing was changed for this user; run again later"
+    return conclude(who, Status.FAILED, f"refused-{answer.status}", words, hint)
 
 
 def replace(

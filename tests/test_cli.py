@@ -22,6 +22,7 @@ import pytest
 from test_source_files import FILES, File
 
 from bulkusers.cli.app import app, main
+from bulkusers.journal import Journal
 from bulkusers.sandbox import Sandbox
 
 README = Path(__file__).parent.parent / "README.md"
@@ -246,6 +247,30 @@ def test_a_login_is_all_that_a_run_needs(
     token = re.search(r"token = (\S+)", properties.read_text())
     assert token is not None
     assert token[1] not in (folder / "results.json").read_text() + ran.out + ran.err + logged_in.out + logged_in.err
+
+
+def test_a_token_that_stands_above_the_new_one_is_told(
+    call: Call, folder: Path, sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the advice for a dead token in the environment would lead round in a circle."""
+    stand_in = Sandbox()
+    monkeypatch.setenv("BULKUSERS_PASSWORD", stand_in.password)
+    login = ("login", "--base-url", sandbox, "--school", stand_in.school, "--email", stand_in.email)
+    assert "BULKUSERS_TOKEN" not in call(*login).err
+    monkeypatch.setenv("BULKUSERS_TOKEN", "an-old-one")
+    assert "warning: BULKUSERS_TOKEN is set and goes before this file" in call(*login).err
+    assert "an-old-one" not in (folder / "coursedog.properties").read_text()
+
+
+def test_a_run_that_is_going_on_is_not_called_interrupted(call: Call, folder: Path, sandbox: str) -> None:
+    """Its journal lies beside its report as long as it goes on."""
+    write_users(folder, "A,B,a@example.edu,events,")
+    (folder / "coursedog.properties").write_text(f"base_url = {sandbox}\nschool = example_university\ntoken = t\n")
+    with Journal.create(folder / "results.json.journal", {"base_url": sandbox}):
+        called = call("run", "users.csv", "--no-notify")
+    assert called.code == 11
+    assert "results.json.journal belongs to a run that is going on" in called.err
+    assert "interrupted" not in called.err
 
 
 def test_a_wrong_password_is_told_without_it(call: Call, sandbox: str, monkeypatch: pytest.MonkeyPatch) -> None:

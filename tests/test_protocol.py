@@ -246,6 +246,7 @@ def test_any_other_refusal_is_a_failure_and_changes_nothing(status: int) -> None
     """What says clearly that nothing was done is no fault of the data."""
     outcome, asked = play(answer(status))
     assert (outcome.status, outcome.code, len(asked)) == (Status.FAILED, f"refused-{status}", 1)
+    assert ("school's id right" in outcome.hint) is (status == 404)  # there is no such place to create anybody in
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "unauthenticated"), (403, "forbidden")])

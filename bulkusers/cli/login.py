@@ -1,5 +1,7 @@
 """`bulkusers login`."""
 
+import os
+
 from bulkusers.cli import options as opt
 from bulkusers.cli.config import PROPERTIES, find_password, find_proxy, find_target, read_properties, save_properties
 from bulkusers.cli.loop import run_in_loop
@@ -61,7 +63,9 @@ def login(
         f"The token is in {file}. It dies after 24 hours, and whenever {settings.email} logs in to the web app: "
         "a separate API user helps."
     )
-    screen.note(f"Next: bulkusers run users.csv{f' --properties {properties}' if properties else ''}")
+    if os.environ.get("BULKUSERS_TOKEN"):
+        screen.warn("BULKUSERS_TOKEN is set and goes before this file: unset it, or the new token is not used")
+    screen.note(f"Next: bulkusers doctor{f' --properties {properties}' if properties else ''}")
 
 
 async def _log_in(settings: Settings) -> Secret:

@@ -183,14 +183,21 @@ def note_facts(facts: Facts, screen: Screen) -> None:
 
 
 def note_journal(report: Path, screen: Screen, *, resume: bool) -> None:
-    """Say where a run begins that could go on, and one that cannot."""
+    """Say where a run begins that could go on, and one that cannot.
+
+    Raises:
+        LockedError: the journal is that of a run that is going on.
+
+    """
     from bulkusers.books import journal_of
+    from bulkusers.journal import refuse_live
 
     journal = journal_of(report)
     check_place(journal, "--report")
     if resume and not journal.exists():
         screen.note(f"There is no {journal}, so there is nothing to go on with: this run begins at the beginning.")
     elif journal.exists() and not resume:
+        refuse_live(journal)
         screen.warn(
             f"{journal} is an interrupted run's; this run begins anew and moves it aside (--resume would go on with it)"
         )
