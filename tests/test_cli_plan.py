@@ -189,8 +189,9 @@ def test_no_undo_reports_in_the_place_of_what_it_takes_back(
     assert call("run", "users.csv", "--quiet", "--max-duration", "1s", "--rate", "4")[0] == 10
     before = {path: path.read_bytes() for path in folder.iterdir()}
     elsewhere = ["-o", str(folder / ".." / folder.name / "nightly.json")]
-    for results, options in (("nightly.json", []), ("nightly.json", elsewhere), ("nightly.json.journal", [])):
-        code, _, err = call("undo", results, "--yes", *options)
+    own = ["-o", "nightly.before.jsonl"]
+    for words in (["nightly.json"], ["nightly.json", *elsewhere], ["nightly.json.journal"], ["nightly.json", *own]):
+        code, _, err = call("undo", *words, "--yes")
         assert (code, "-o nightly.undo.json" in err) == (2, True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert call("undo", "nightly.json", "--yes", "-o", "nightly.undo.json", "--rate", "0")[0] == 0
