@@ -45,6 +45,9 @@ class Brake:
             raise TransportError("the run is stopping", sent=False)
 
 
+REFUSALS: Final = ("refused-3", "refused-4")  # a 5xx is no refusal: that the API is down is for the breaker to find
+
+
 class Suspicion:
     """Notices outcomes that say more of the run than of their users, and pulls the brake."""
 
@@ -72,7 +75,7 @@ class Suspicion:
                     "use an account whose role has the permission, and get its token with: bulkusers login",
                 )
             )
-        elif outcome.code.startswith("refused-") and self._only and length >= ALIKE:
+        elif outcome.code.startswith(REFUSALS) and self._only and length >= ALIKE:
             self._brake.pull(
                 CapError(
                     f"the first {ALIKE} rows were all refused alike: {outcome.message}",

@@ -61,6 +61,11 @@ def test_ten_first_rows_refused_alike_stop(stop: Stop) -> None:
     assert "this is refused-404" in str(reason)
 
 
+def test_an_api_that_is_down_refuses_nobody(stop: Stop) -> None:
+    """Many requests may be under way when it goes down; the breaker waits for it, and the rest goes on."""
+    assert stop(*["refused-502"] * 40) == (None, 40)
+
+
 @pytest.mark.parametrize("first", ["", "exists", "refused-400", "answer-lost"])
 def test_rows_refused_alike_later_do_not_stop(stop: Stop, first: str) -> None:
     """Where any row ended otherwise before, the rest may truly be bad."""
