@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from bulkusers.answers import FORBIDDEN
+from bulkusers.answers import FORBIDDEN, WRONG_PLACE
 from bulkusers.errors import AccessError, ApiError, BulkUsersError, CapError, TransportError
 from bulkusers.models import Outcome, Request, Response, Send
 
@@ -79,7 +79,7 @@ class Suspicion:
             self._brake.pull(
                 CapError(
                     f"the first {ALIKE} rows were all refused alike: {outcome.message}",
-                    "is the school's id right, and the paths in the API profile?",
+                    WRONG_PLACE,
                 )
             )
 

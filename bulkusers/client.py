@@ -148,9 +148,6 @@ class Client:
                 connection.release()
             else:
                 connection.close()
-        if answer is not None and not letter.posted:
-            failure = "the server ended the connection"
-            answer = None  # to whatever it is
         if answer is None or not in_time:
             raise TransportError(failure if in_time else LATE, sent=letter.posted)
         if 200 <= answer.status < 300:
@@ -194,6 +191,8 @@ class Client:
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # the answer proper is still to come
             message, content = await protocol.read()
+        if not letter.posted:  # it is no answer to this
+            raise aiohttp.ServerDisconnectedError
         body = await _read(content, into if 200 <= message.code < 300 else None)
         return Response(message.code, body, message.headers)
 
